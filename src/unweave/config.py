@@ -1,0 +1,346 @@
+"""Every knob, in one place: frozen dataclasses without torch, to and from JSON.
+
+The line under a field is its help text on the command line. Validation happens when a config is made, so a config
+that exists is a config that can be used. Defaults are those of the published Shapes3D run.
+"""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """A mistake of the user's: shown as one line that names the value and the remedy, exit code 2."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `UserError(message)` unless `condition` holds."""
+    if not condition:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    name: Literal["rooms", "dsprites"] = "rooms"
+    """The data set. Both are drawn on this machine, nothing is downloaded: `rooms` looks like Shapes3D."""
+    frozen: dict[str, int] = field(default_factory=dict)
+    """Factors held at one value, by name: `--data.frozen floor_hue 0 scale 4`. They leave the index and the scores."""
+    held_out: float = 0.02
+    """Part of the images, 0 to 0.5, that is never trained on; its loss is in the record. 0 switches it off."""
+    cache: str = ""
+    """Folder for rendered images. Empty: the user's cache folder, which is named on screen."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.held_out <= 0.5, f"data.held_out is {self.held_out}: choose a part from 0 to 0.5")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Image <-> latent, frozen while the diffusion model trains."""
+
+    kind: Literal["pixels", "patch", "vq"] = "vq"
+    """`vq`: a diffusers VQModel from `folder`; `patch`: orthonormal PCA of image patches, fitted in seconds;
+    `pixels`: none."""
+    channels: int = 3
+    """Latent channels: 3 for `pixels`, the published `vq` has 3, `patch` keeps this many principal components."""
+    downsample: int = 4
+    """Image width / latent width: 1 for `pixels`, 4 for the published `vq`, the patch width for `patch`."""
+    folder: str = ""
+    """Folder of the trained VQModel (`vq` only)."""
+
+    def __post_init__(self) -> None:
+        require(self.channels >= 1, f"tokenizer.channels is {self.channels}: must be at least 1")
+        require(self.downsample >= 1, f"tokenizer.downsample is {self.downsample}: must be at least 1")
+        if self.kind == "pixels":
+            require(
+                self.channels == 3 and self.downsample == 1,
+                f"tokenizer `pixels` has 3 channels and downsample 1, not {self.channels} and {self.downsample}",
+            )
+        if self.kind == "patch":
+            most = 3 * self.downsample**2
+            require(
+                self.channels <= most,
+                f"tokenizer.channels is {self.channels}: a {self.downsample} px patch has {most} components at most",
+            )
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Feature extractor: image -> `num_units` scalars -> as many tokens (method section 2)."""
+
+    num_units: int = 20
+    """N, the number of latent units."""
+    token_dim: int = 32
+    """D, the width of a unit's token."""
+    channels: tuple[int, ...] = (64, 128, 256, 256, 256)
+    """Output channels of the convolutions; each after the first halves the width."""
+    stem_kernel: int = 7
+    """Kernel of the first convolution."""
+    stem_stride: int = 1
+    """Stride of the first convolution."""
+    hidden: tuple[int, ...] = (4096, 256)
+    """Widths of the fully connected layers between the convolutions and the scalars."""
+    unit_hidden: tuple[int, ...] = (256, 512)
+    """Widths of each unit's own MLP from scalar to token."""
+    token_activation: Literal["relu", "none"] = "relu"
+    """Activation of the token: `relu` is the official code's, EncDiff has `none`."""
+
+    def __post_init__(self) -> None:
+        require(self.num_units >= 1, f"encoder.num_units is {self.num_units}: must be at least 1")
+        require(self.token_dim >= 1, f"encoder.token_dim is {self.token_dim}: must be at least 1")
+        require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Cross-attention U-Net with skip dropout (method sections 3 and 4)."""
+
+    channels: int = 64
+    """Channels of the first level."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Channels of each level, as multiples of `channels`; each level halves the width."""
+    num_res_blocks: int = 2
+    """Residual blocks per level (one more on the way up)."""
+    attention_widths: tuple[int, ...] = (16, 8, 4)
+    """Widths of the feature maps that attend to the tokens; the middle block always does."""
+    num_heads: int = 8
+    """Attention heads."""
+    self_attention: bool = True
+    """Whether a transformer block has self-attention before the cross-attention."""
+    dropout: float = 0.1
+    """Dropout inside the residual blocks."""
+    skip_dropout: float = 0.2
+    """Skip Dropout: probability of dropping a channel of a skip connection."""
+    skip_dropout_widths: tuple[int, ...] = (16, 8)
+    """Widths of the skips that are dropped from; the official code drops at 16 and 8 of 16, 8, 4, 2."""
+    skip_dropout_mode: Literal["channel", "element"] = "channel"
+    """Drop whole channels (official) or single elements."""
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "skip_dropout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"unet.{name} is {value}: choose a probability from 0 to below 1")
+        require(len(self.multipliers) >= 1, "unet.multipliers is empty: name at least one level")
+        for multiplier in self.multipliers:
+            width = self.channels * multiplier
+            require(
+                width % self.num_heads == 0,
+                f"unet.num_heads is {self.num_heads}: must divide every level's channels, one has {width}",
+            )
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Variance-preserving noise schedule and what the network predicts (method section 1.2)."""
+
+    num_steps: int = 1000
+    """T, the number of noise levels."""
+    beta_start: float = 0.0015
+    """First beta of the scaled-linear schedule."""
+    beta_end: float = 0.0155
+    """Last beta."""
+    prediction: Literal["noise", "v"] = "noise"
+    """What the U-Net predicts: `noise` is the paper's, `v` = sqrt(abar) noise - sqrt(1 - abar) latent."""
+
+    def __post_init__(self) -> None:
+        require(self.num_steps >= 2, f"noise.num_steps is {self.num_steps}: must be at least 2")
+        require(
+            0 < self.beta_start <= self.beta_end < 1,
+            f"noise.beta_start, beta_end are {self.beta_start}, {self.beta_end}: need 0 < start <= end < 1",
+        )
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Dynamic Gaussian anchors (method section 5; `principled` is 5.6 as corrected by 5.6a)."""
+
+    mode: Literal["off", "official", "principled"] = "principled"
+    """`off`; `official`: the published arithmetic, whose pull is 0 on ReLU tokens; `principled`: the corrected one."""
+    space: Literal["scalar", "token"] = "scalar"
+    """What is clustered (principled): each unit's scalar, or its token in the subspace that holds its variance."""
+    target: Literal["scalar", "anchor_token", "mean_token"] = "scalar"
+    """What is pulled where (principled, scalar space): the scalar to the anchor's mean before the unit's MLP; or the token
+    to the token of that mean; or the token to the mean token of the anchor's members."""
+    lambda_max: float = 0.1
+    """Strength of the pull at the anchor itself, 0 to 1."""
+    k_max: int = 32
+    """Most Gaussians a unit may have."""
+    covariance: Literal["full", "diag", "hddc"] = "full"
+    """Covariance of the Gaussians; `hddc` keeps a few directions per Gaussian (Bouveyron et al. 2007)."""
+    criterion: Literal["bic", "icl"] = "bic"
+    """Splits and merges are kept when this improves: `bic`, or `icl`, which asks for separated clusters."""
+    reg_covar: float = 1e-6
+    """Ridge on the covariances, in units of the standardised scalar's (token's) variance."""
+    min_size: int = 10
+    """A Gaussian with fewer points than this is dropped."""
+    max_points: int = 100_000
+    """Most images used for one fit, drawn under the seed; all where there are fewer."""
+    fit_every_images: int = 480_000
+    """The anchors are fitted each time this many images have been trained on, and at the end."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.lambda_max <= 1, f"anchors.lambda_max is {self.lambda_max}: choose from 0 to 1")
+        require(self.k_max >= 1, f"anchors.k_max is {self.k_max}: must be at least 1")
+        require(self.reg_covar > 0, f"anchors.reg_covar is {self.reg_covar}: must be positive")
+        require(self.min_size >= 2, f"anchors.min_size is {self.min_size}: must be at least 2")
+        require(self.max_points >= 2, f"anchors.max_points is {self.max_points}: must be at least 2")
+        require(
+            self.fit_every_images >= 1,
+            f"anchors.fit_every_images is {self.fit_every_images}: must be positive",
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    image_size: int = 64
+    """Height and width of the images in pixels."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+
+    def __post_init__(self) -> None:
+        down, levels = self.tokenizer.downsample, len(self.unet.multipliers)
+        require(
+            self.image_size % down == 0,
+            f"tokenizer.downsample is {down}: must divide model.image_size {self.image_size}",
+        )
+        require(
+            self.latent_size % 2 ** (levels - 1) == 0,
+            f"unet.multipliers has {levels} levels: {self.latent_size} px latents cannot be halved {levels - 1} times",
+        )
+
+    @property
+    def latent_size(self) -> int:
+        """Height and width of the latents."""
+        return self.image_size // self.tokenizer.downsample
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    images: int = 48_000_000
+    """Images to train on in all, each pass counted."""
+    batch_size: int = 512
+    """Images per step, over all processes."""
+    lr: float = 1e-4
+    """AdamW's learning rate."""
+    warmup_images: int = 0
+    """The learning rate rises linearly over this many images."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    loss: Literal["l1", "l2"] = "l1"
+    """Distance between prediction and target."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    ema_decay: float = 0.9999
+    """Decay of the moving average of the U-Net's weights, min(decay, (1 + n) / (10 + n)) at update n."""
+    ema_encoder: bool = False
+    """Whether the feature extractor has a moving average too (the official code: no)."""
+    log_every_images: int = 50_000
+    """A line in the record each time this many images were trained on."""
+    save_every_images: int = 1_000_000
+    """A checkpoint each time this many images were trained on, and at the end."""
+    seed: int = 0
+    """Seed of everything random."""
+    workers: int = 0
+    """Processes that read images; 0 reads in the training process."""
+    devices: int = 1
+    """Processes that train together, one per device."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the networks."""
+    compile: bool = False
+    """Whether to run the networks through torch.compile."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch_size", "log_every_images", "save_every_images", "devices"):
+            require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
+        for name in ("warmup_images", "weight_decay", "clip", "workers", "seed"):
+            require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
+        require(self.lr > 0, f"train.lr is {self.lr}: must be positive")
+        require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}: choose from 0 to below 1")
+        require(
+            self.batch_size % self.devices == 0,
+            f"train.batch_size is {self.batch_size}: must be a multiple of train.devices {self.devices}",
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that defines a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as nested dicts of JSON values."""
+    return dataclasses.asdict(config)
+
+
+def to_json(config: Any) -> str:
+    """A config dataclass as JSON text."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T:
+    """The inverse of `to_dict`. Raises `UserError` for unknown names and wrong types, naming them.
+
+    Missing names take their defaults, so that older files stay readable.
+    """
+    require(isinstance(values, dict), f"{where} should be a JSON object, found {values!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    require(not unknown, f"{where} has unknown options {unknown}: known are {sorted(hints)}")
+    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        require(value in arguments, f"{where} is {value!r}: choose from {list(arguments)}")
+        return value
+    if origin is tuple:
+        require(isinstance(value, list | tuple), f"{where} is {value!r}: should be a list")
+        return tuple(_value(arguments[0], item, where) for item in value)
+    if origin is dict:
+        require(isinstance(value, dict), f"{where} is {value!r}: should be an object")
+        return {_value(arguments[0], k, where): _value(arguments[1], v, where) for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    require(right, f"{where} is {value!r}: should be {hint.__name__}")
+    return value
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    """A config from a JSON file. Raises `UserError` naming the file when it is missing or not valid."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from None
+    return from_dict(kind, values, str(path))
+
+
+def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
+    """The options in which two configs of one kind differ, as `name: ours -> theirs` lines."""
+    found = []
+    for item in dataclasses.fields(ours):
+        a, b = getattr(ours, item.name), getattr(theirs, item.name)
+        if dataclasses.is_dataclass(a) and not isinstance(a, type):
+            found += differences(a, b, f"{prefix}{item.name}.")
+        elif a != b:
+            found.append(f"{prefix}{item.name}: {a!r} -> {b!r}")
+    return found
