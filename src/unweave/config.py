@@ -34,6 +34,8 @@ class DataConfig:
     """Part of the images, 0 to 0.5, that is never trained on; its loss is in the record. 0 switches it off."""
     cache: str = ""
     """Folder for rendered images. Empty: the user's cache folder, which is named on screen."""
+    cache_gb: float = 2.0
+    """Most disk space the rendered images may take; a larger set is drawn anew each time it is read."""
 
     def __post_init__(self) -> None:
         require(0 <= self.held_out <= 0.5, f"data.held_out is {self.held_out}: choose a part from 0 to 0.5")
