@@ -166,8 +166,8 @@ class AnchorConfig:
     space: Literal["scalar", "token"] = "scalar"
     """What is clustered (principled): each unit's scalar, or its token in the subspace that holds its variance."""
     target: Literal["scalar", "anchor_token", "mean_token"] = "scalar"
-    """What is pulled where (principled, scalar space): the scalar to the anchor's mean before the unit's MLP; or the token
-    to the token of that mean; or the token to the mean token of the anchor's members."""
+    """What is pulled where (principled, scalar space): the scalar to the anchor's mean before the unit's MLP; or the
+    token to the token of that mean; or the token to the mean token of the anchor's members."""
     lambda_max: float = 0.1
     """Strength of the pull at the anchor itself, 0 to 1."""
     k_max: int = 32
