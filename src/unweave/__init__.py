@@ -1,0 +1,41 @@
+"""Pull the factors behind images apart, without labels.
+
+>>> import unweave
+>>> model = unweave.load("rooms-cpu")
+>>> codes = model.encode(images)          # images: uint8 (n, H, W, 3)
+>>> pictures = model.decode(codes.aligned)
+
+Importing the package loads nothing else; torch comes with the first name that needs it.
+"""
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unweave.config import UserError
+    from unweave.estimator import UnitEncoder
+    from unweave.models.diffusion import Codes, DiffusionModel
+    from unweave.models.folder import load
+
+__version__ = version("unweave")
+
+__all__ = ["Codes", "DiffusionModel", "UnitEncoder", "UserError", "load"]
+
+_HOMES = {
+    "Codes": "models.diffusion",
+    "DiffusionModel": "models.diffusion",
+    "UnitEncoder": "estimator",
+    "UserError": "config",
+    "load": "models.folder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unweave' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"unweave.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """A mistake of the user's: shown as one line that names the value and the remedy, exit code 2."""
 
 
@@ -28,8 +28,8 @@ def require(condition: bool, message: str) -> None:
 class DataConfig:
     name: Literal["rooms", "dsprites"] = "rooms"
     """The data set. Both are drawn on this machine, nothing is downloaded: `rooms` looks like Shapes3D."""
-    frozen: dict[str, int] = field(default_factory=dict)
-    """Factors held at one value, by name: `--data.frozen floor_hue 0 scale 4`. They leave the index and the scores."""
+    frozen: tuple[str, ...] = ()
+    """Factors held at one value: `--data.frozen floor_hue=0 scale=4`. They leave the index and the scores."""
     held_out: float = 0.02
     """Part of the images, 0 to 0.5, that is never trained on; its loss is in the record. 0 switches it off."""
     cache: str = ""
@@ -39,6 +39,31 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.held_out <= 0.5, f"data.held_out is {self.held_out}: choose a part from 0 to 0.5")
+        for item in self.frozen:
+            name, _, value = item.partition("=")
+            require(bool(name) and value.isdigit(), f"data.frozen has {item!r}: write factor=value, as in floor_hue=0")
+
+    @property
+    def frozen_values(self) -> dict[str, int]:
+        """The frozen factors and their values."""
+        return {name: int(value) for name, _, value in (item.partition("=") for item in self.frozen)}
+
+
+@dataclass(frozen=True)
+class VQConfig:
+    """The VQ first stage: a diffusers VQModel (method section 1.1)."""
+
+    channels: tuple[int, ...] = (32, 64, 128)
+    """Channels of each level; each level after the first halves the width."""
+    num_res_blocks: int = 2
+    """Residual blocks per level (one more on the way up)."""
+    codebook_size: int = 2048
+    """Vectors in the codebook."""
+
+    def __post_init__(self) -> None:
+        require(len(self.channels) >= 1, "tokenizer.vq.channels is empty: name at least one level")
+        for name in ("num_res_blocks", "codebook_size"):
+            require(getattr(self, name) >= 1, f"tokenizer.vq.{name} is {getattr(self, name)}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -53,7 +78,8 @@ class TokenizerConfig:
     downsample: int = 4
     """Image width / latent width: 1 for `pixels`, 4 for the published `vq`, the patch width for `patch`."""
     folder: str = ""
-    """Folder of the trained VQModel (`vq` only)."""
+    """Folder of the trained VQModel (`vq` only). Read once, before training; then its weights are in the model."""
+    vq: VQConfig = field(default_factory=VQConfig)
 
     def __post_init__(self) -> None:
         require(self.channels >= 1, f"tokenizer.channels is {self.channels}: must be at least 1")
@@ -68,6 +94,12 @@ class TokenizerConfig:
             require(
                 self.channels <= most,
                 f"tokenizer.channels is {self.channels}: a {self.downsample} px patch has {most} components at most",
+            )
+        if self.kind == "vq":
+            levels = len(self.vq.channels)
+            require(
+                self.downsample == 2 ** (levels - 1),
+                f"tokenizer.downsample is {self.downsample}: {levels} levels of a VQModel make {2 ** (levels - 1)}",
             )
 
 
@@ -95,7 +127,12 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         require(self.num_units >= 1, f"encoder.num_units is {self.num_units}: must be at least 1")
         require(self.token_dim >= 1, f"encoder.token_dim is {self.token_dim}: must be at least 1")
+        require(self.stem_kernel >= 1, f"encoder.stem_kernel is {self.stem_kernel}: must be at least 1")
+        require(self.stem_stride >= 1, f"encoder.stem_stride is {self.stem_stride}: must be at least 1")
         require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
+        for name in ("channels", "hidden", "unit_hidden"):
+            widths = getattr(self, name)
+            require(all(width >= 1 for width in widths), f"encoder.{name} is {widths}: all must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -114,6 +151,8 @@ class UNetConfig:
     """Attention heads."""
     self_attention: bool = True
     """Whether a transformer block has self-attention before the cross-attention."""
+    norm_groups: int = 32
+    """Groups of the group norms; the largest common divisor where the channels are not a multiple of it."""
     dropout: float = 0.1
     """Dropout inside the residual blocks."""
     skip_dropout: float = 0.2
@@ -127,6 +166,9 @@ class UNetConfig:
         for name in ("dropout", "skip_dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, f"unet.{name} is {value}: choose a probability from 0 to below 1")
+        for name in ("channels", "num_res_blocks", "num_heads", "norm_groups"):
+            require(getattr(self, name) >= 1, f"unet.{name} is {getattr(self, name)}: must be at least 1")
+        require(self.channels % 2 == 0, f"unet.channels is {self.channels}: must be even")
         require(len(self.multipliers) >= 1, "unet.multipliers is empty: name at least one level")
         for multiplier in self.multipliers:
             width = self.channels * multiplier
@@ -201,6 +243,8 @@ class AnchorConfig:
 class ModelConfig:
     image_size: int = 64
     """Height and width of the images in pixels."""
+    loss: Literal["l1", "l2"] = "l1"
+    """Distance between the U-Net's prediction and its target."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -236,8 +280,6 @@ class TrainConfig:
     """The learning rate rises linearly over this many images."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
-    loss: Literal["l1", "l2"] = "l1"
-    """Distance between prediction and target."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.9999

@@ -1,0 +1,42 @@
+# `make demo` shows what the library does, `make test` checks it. Each sets itself up in .venv.
+#
+#   TORCH=cpu    torch's CPU build (about 0.2 GB to download)
+#   TORCH=cuda   torch's CUDA build (about 3 GB to download; Linux with an NVIDIA GPU)
+# Without it: cuda where nvidia-smi is found, else cpu. macOS has one build, and the switch changes nothing there.
+
+PYTHON ?= python3
+TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+SOURCES := pyproject.toml constraints.txt
+
+.PHONY: demo test clean
+
+demo: .venv/.demo-$(TORCH)
+	$(BIN)/unweave demo
+
+test: .venv/.test-$(TORCH)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(PYTEST)
+
+.venv/.demo-$(TORCH): $(SOURCES)
+ifeq ($(filter $(TORCH),cpu cuda),)
+	$(error TORCH is '$(TORCH)': choose cpu or cuda)
+endif
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv --clear .venv
+	$(PIP) $(if $(filter cpu,$(TORCH)),--extra-index-url $(CPU_BUILDS) --retries 1) torch
+	$(PIP) --editable .
+	touch $@
+
+.venv/.test-$(TORCH): .venv/.demo-$(TORCH)
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist

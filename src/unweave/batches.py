@@ -1,0 +1,86 @@
+"""Which images a step sees: a function of (seed, images seen, process) alone, so any run can be taken up anywhere."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from unweave.config import require
+from unweave.data.base import FactorDataset
+
+
+def split_rows(num_images: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to train on and to hold out, both sorted; at least one image is trained on."""
+    require(num_images >= 1, "the data set has no images")
+    order = np.random.default_rng((seed, 1)).permutation(num_images)
+    num_held = min(round(held_out * num_images), num_images - 1)
+    return np.sort(order[num_held:]), np.sort(order[:num_held])
+
+
+class Order:
+    """The endless order of training rows: a fresh seeded permutation each time all were seen."""
+
+    def __init__(self, rows: np.ndarray, seed: int):
+        self.rows, self.seed = rows, seed
+        self._epoch, self._permuted = -1, rows
+
+    def rows_at(self, start: int, num: int) -> np.ndarray:
+        """Rows at places start, ..., start + num - 1 of the order."""
+        found = []
+        while num > 0:
+            epoch, place = divmod(start, len(self.rows))
+            part = self._permutation(epoch)[place : place + num]
+            found.append(part)
+            start, num = start + len(part), num - len(part)
+        return np.concatenate(found)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._permuted = np.random.default_rng((self.seed, 2, epoch)).permutation(self.rows)
+            self._epoch = epoch
+        return self._permuted
+
+
+class _Images(Dataset):
+    """Reads a whole batch at a time: memory-mapped and rendered sets are fastest so."""
+
+    def __init__(self, dataset: FactorDataset):
+        self.dataset = dataset
+
+    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.dataset.images(rows)))
+
+
+class _Batches:
+    """The row numbers of each batch of one process, from `start` images on."""
+
+    def __init__(self, order: Order, start: int, batch_size: int, rank: int, num_processes: int):
+        self.order, self.start, self.batch_size = order, start, batch_size
+        self.rank, self.num_processes = rank, num_processes
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        share = self.batch_size // self.num_processes
+        place = self.start
+        while True:
+            batch = self.order.rows_at(place, self.batch_size)
+            yield batch[self.rank * share : (self.rank + 1) * share]
+            place += self.batch_size
+
+
+def batches(
+    dataset: FactorDataset,
+    order: Order,
+    start: int,
+    batch_size: int,
+    rank: int = 0,
+    num_processes: int = 1,
+    workers: int = 0,
+) -> Iterator[torch.Tensor]:
+    """Endless batches of uint8 images (b, H, W, 3), this process's share of each.
+
+    The processes together see the batch that one process would see alone.
+    """
+    sampler = _Batches(order, start, batch_size, rank, num_processes)
+    loader = DataLoader(_Images(dataset), sampler=sampler, batch_size=None, num_workers=workers)  # pyright: ignore[reportArgumentType]
+    return iter(loader)

@@ -1,0 +1,209 @@
+"""The commands; the only file that imports tyro. Nothing here imports torch before it is needed: help is instant."""
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from unweave.config import UserError, require, to_json
+from unweave.presets import PRESETS
+
+PresetArgument = tyro.extras.subcommand_type_from_defaults(
+    {name: preset.config for name, preset in PRESETS.items()},
+    {name: preset.about for name, preset in PRESETS.items()},
+)
+
+
+def train(
+    config: Annotated[PresetArgument, tyro.conf.arg(name="")],  # pyright: ignore[reportInvalidTypeForm]
+    run: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Train a preset; the same command again goes on where it stopped.
+
+    `unweave train rooms-cpu --run runs/first`; every option of the preset can be changed, `unweave train rooms-cpu
+    --help` lists them. Ctrl-C saves first.
+
+    Args:
+        config: the preset to start from
+        run: folder of the run: options, record, checkpoints, model
+        dry_run: print the resolved options and stop
+    """
+    if dry_run:
+        print(to_json(config), end="")
+        return
+    require(run is not None, "name a folder for the run: --run runs/first")
+    assert run is not None
+    from unweave.train import train as run_training
+
+    model = run_training(config, run)
+    _say(f"trained; the model is in {model}. Next: unweave evaluate {run}")
+
+
+def evaluate(
+    run: tyro.conf.Positional[str],
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
+
+    Args:
+        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
+        out: where to write results.json and the unit-by-factor picture (default: the run folder, or runs/NAME)
+        seed: seed of the scores
+        device: cpu, cuda, mps or auto
+    """
+    from unweave.report.summary import evaluate_run
+
+    evaluate_run(run, _output(run, out), seed, device)
+
+
+def encode(
+    run: tyro.conf.Positional[str],
+    out: Path,
+    data: Literal["", "rooms", "dsprites"] = "",
+    device: str = "auto",
+    batch_size: int = 256,
+) -> None:
+    """Write the units of every image: scalars, tokens, anchors, and the factors as labels.
+
+    Args:
+        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
+        out: the file to write: .parquet or .npz
+        data: a data set other than the one that the model was trained on
+        device: cpu, cuda, mps or auto
+        batch_size: images at a time
+    """
+    from unweave.export import encode_to_file
+
+    encode_to_file(run, out, data, device, batch_size)
+
+
+def swap(
+    run: tyro.conf.Positional[str],
+    out: Path | None = None,
+    pairs: int = 6,
+    steps: int = 50,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Draw a grid: source, target, and the source with each unit exchanged for the target's.
+
+    Args:
+        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
+        out: folder for swap.png (default: RUN/report, or runs/NAME/report)
+        pairs: rows of the grid
+        steps: sampling steps
+        seed: seed of the images and of the noise
+        device: cpu, cuda, mps or auto
+    """
+    from unweave.report.pictures import Studio
+
+    studio = Studio.open(run, device, steps, seed)
+    _say(f"wrote {studio.swaps(_report(run, out), pairs)}")
+
+
+def traverse(
+    run: tyro.conf.Positional[str],
+    out: Path | None = None,
+    columns: int = 9,
+    steps: int = 50,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Draw one image with each unit moved over its observed range.
+
+    Args:
+        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
+        out: folder for traversals.png (default: RUN/report, or runs/NAME/report)
+        columns: values per unit
+        steps: sampling steps
+        seed: seed of the image and of the noise
+        device: cpu, cuda, mps or auto
+    """
+    from unweave.report.pictures import Studio
+
+    studio = Studio.open(run, device, steps, seed)
+    _say(f"wrote {studio.traversals(_report(run, out), columns)}")
+
+
+def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
+    """Train `rooms-cpu` on this machine, score it and draw what its units do: at most 15 minutes on two cores.
+
+    Args:
+        run: folder of the run; a run that was stopped goes on
+        images: train on fewer images than the preset does, for a shorter look
+    """
+    from unweave.demo import demo as run_demo
+
+    run_demo(run, images)
+
+
+def convert(checkpoint: tyro.conf.Positional[Path], folder: tyro.conf.Positional[Path]) -> None:
+    """Turn a checkpoint of the published code into a model folder; nothing in the checkpoint is executed.
+
+    Args:
+        checkpoint: the authors' Lightning .ckpt
+        folder: the model folder to write
+    """
+    from unweave.models.convert import convert as run_convert
+
+    run_convert(checkpoint, folder)
+    _say(f"wrote {folder}: unweave.load({str(folder)!r}) opens it")
+
+
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "encode": encode,
+    "swap": swap,
+    "traverse": traverse,
+    "demo": demo,
+    "convert": convert,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; 0 when all went well, 2 after a user's mistake, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        print(f"unweave {version('unweave')}")
+        return 0
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="unweave",
+            description="Pull the factors behind images apart, without labels. Start with: unweave demo",
+            args=arguments,
+            config=(tyro.conf.CascadeSubcommandArgs,),
+        )
+    except UserError as error:
+        _say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt as stop:
+        _say(f"stopped: {stop}" if str(stop) else "stopped")
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _output(run: str, out: Path | None) -> Path:
+    """Where results about a run go: into its folder; for a model elsewhere, into runs/NAME here."""
+    if out is not None:
+        return out
+    folder = Path(run)
+    return folder if (folder / "config.json").is_file() and (folder / "model").is_dir() else Path("runs") / folder.name
+
+
+def _report(run: str, out: Path | None) -> Path:
+    return out if out is not None else _output(run, None) / "report"

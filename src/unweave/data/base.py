@@ -1,0 +1,139 @@
+"""What a data set with known factors offers, and the arithmetic between an image's number and its factors.
+
+n images, F factors, H W height and width.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from unweave.config import require
+
+
+class StateSpace:
+    """Index <-> factors by mixed radix: index = sum_i f_i * prod_{j > i} size_j, the last factor fastest.
+
+    >>> space = StateSpace(("shape", "hue"), (4, 10))
+    >>> space.factors([13])
+    array([[1, 3]])
+    """
+
+    def __init__(self, names: Sequence[str], sizes: Sequence[int]):
+        assert len(names) == len(sizes)
+        self.names, self.sizes = tuple(names), tuple(int(size) for size in sizes)
+
+    def __len__(self) -> int:
+        return int(np.prod(self.sizes, dtype=np.int64))
+
+    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Indices (n,) -> factors (n, F) int64. Raises `UserError` for an index that is not there."""
+        rows = _integers(indices, "indices")
+        require(rows.ndim == 1, f"indices have shape {rows.shape}: should be (n,)")
+        wrong = rows[(rows < 0) | (rows >= len(self))]
+        require(not wrong.size, f"index {wrong[:1].tolist()} is out of range: there are {len(self):,} images")
+        return (
+            np.stack(np.unravel_index(rows, self.sizes), axis=1) if self.sizes else np.zeros((len(rows), 0), np.int64)
+        )
+
+    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+        """Factors (n, F) -> indices (n,) int64. Raises `UserError`, naming the factor, for a value it has not."""
+        table = _integers(factors, "factors")
+        shape = f"(n, {len(self.sizes)})"
+        require(table.ndim == 2 and table.shape[1] == len(self.sizes), f"factors have shape {table.shape}, not {shape}")
+        for column, (name, size) in enumerate(zip(self.names, self.sizes)):
+            wrong = table[(table[:, column] < 0) | (table[:, column] >= size), column]
+            require(not wrong.size, f"factor {name} is {wrong[:1].tolist()}: choose from 0 to {size - 1}")
+        if not self.sizes:
+            return np.zeros(len(table), np.int64)
+        return np.asarray(np.ravel_multi_index(tuple(table.T), self.sizes), np.int64)
+
+
+def _integers(values: Sequence[int] | Sequence[Sequence[int]] | np.ndarray, what: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    require(array.dtype.kind in "iu", f"{what} have dtype {array.dtype}: should be integers")
+    return array.astype(np.int64)
+
+
+class FactorDataset(Protocol):
+    """Images whose factors are known, one image for every combination of their values."""
+
+    name: str
+
+    @property
+    def factor_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, 3)."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the pixels of an image change."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Indices (n,) -> uint8 (n, H, W, 3)."""
+        ...
+
+    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Indices (n,) -> int64 (n, F)."""
+        ...
+
+    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+        """Factors (n, F) -> int64 (n,)."""
+        ...
+
+
+class Frozen:
+    """A data set with some factors held at one value: they leave the factors and the index."""
+
+    def __init__(self, dataset: FactorDataset, frozen: Mapping[str, int]):
+        for name, value in frozen.items():
+            known = dataset.factor_names
+            require(name in known, f"{dataset.name} has no factor {name!r}: choose from {', '.join(known)}")
+            size = dataset.factor_sizes[known.index(name)]
+            require(0 <= value < size, f"factor {name} cannot be frozen to {value}: choose from 0 to {size - 1}")
+        self.dataset, self.name = dataset, dataset.name
+        self._free = [column for column, name in enumerate(dataset.factor_names) if name not in frozen]
+        require(bool(self._free), f"every factor of {dataset.name} is frozen: leave at least one free")
+        self._values = np.array([frozen.get(name, 0) for name in dataset.factor_names], np.int64)
+        names = [dataset.factor_names[column] for column in self._free]
+        self._space = StateSpace(names, [dataset.factor_sizes[column] for column in self._free])
+        held = ",".join(f"{name}={value}" for name, value in sorted(frozen.items()))
+        self.version = f"{dataset.version}[{held}]"
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        return self._space.names
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]:
+        return self._space.sizes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.dataset.image_shape
+
+    def __len__(self) -> int:
+        return len(self._space)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        free = self._space.factors(indices)
+        factors = np.repeat(self._values[None], len(free), axis=0)
+        factors[:, self._free] = free
+        return self.dataset.images(self.dataset.index(factors))
+
+    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self._space.factors(indices)
+
+    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+        return self._space.index(factors)

@@ -1,0 +1,100 @@
+"""Rendered images kept on disk as one memory-mapped uint8 file, so that processes share them through the page cache."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from unweave.data.base import FactorDataset
+from unweave.files import write_atomically
+
+CHUNK = 1024
+
+
+class Cached:
+    """A data set read from its file of rendered images; the file is opened again in each process."""
+
+    def __init__(self, dataset: FactorDataset, path: Path):
+        self.dataset, self.path = dataset, path
+        self.name, self.version = dataset.name, dataset.version
+        self._pixels: np.ndarray | None = None
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        return self.dataset.factor_names
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]:
+        return self.dataset.factor_sizes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.dataset.image_shape
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_pixels": None}
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        rows = self.dataset.index(self.dataset.factors(indices))  # checks them
+        if self._pixels is None:
+            self._pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return self._pixels[rows]
+
+    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self.dataset.factors(indices)
+
+    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+        return self.dataset.index(factors)
+
+
+def default_folder() -> Path:
+    """The user's cache folder."""
+    return Path(platformdirs.user_cache_dir("unweave"))
+
+
+def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[str], None]) -> FactorDataset:
+    """The data set, from a file of its rendered images where that takes at most `most_gb` of disk, else as it is.
+
+    The file's name holds all that determines the pixels; it is written whole or not at all, so that any number of
+    processes may ask at once. `say` is told where and how much before anything is written. Raises `UserError` when
+    the folder cannot be written.
+    """
+    num_bytes = len(dataset) * int(np.prod(dataset.image_shape))
+    key = hashlib.sha256(f"{dataset.name} {dataset.version} {dataset.image_shape}".encode()).hexdigest()[:12]
+    path = folder / f"{dataset.name}-{dataset.image_shape[0]}px-{key}.npy"
+    if _is_whole(path, dataset):
+        return Cached(dataset, path)
+    size = f"{num_bytes / 1e6:,.0f} MB"
+    if num_bytes > most_gb * 1e9:
+        say(f"{dataset.name}: {len(dataset):,} images are drawn as needed (kept on disk they would take {size})")
+        return dataset
+    say(f"{dataset.name}: drawing {len(dataset):,} images once into {path} ({size}, at most {most_gb:g} GB are used)")
+    remedy = "Choose another --data.cache, or --data.cache-gb 0 to draw images as needed."
+    write_atomically(path, lambda fresh: _render(dataset, fresh), remedy)
+    return Cached(dataset, path)
+
+
+def _is_whole(path: Path, dataset: FactorDataset) -> bool:
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return False
+    return pixels.shape == (len(dataset), *dataset.image_shape) and pixels.dtype == np.uint8
+
+
+def _render(dataset: FactorDataset, path: Path) -> None:
+    """Writes through an ordinary file: a full disk is then an error, where a memory map would kill the process."""
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(dataset), *dataset.image_shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(dataset), CHUNK):
+            rows = np.arange(start, min(start + CHUNK, len(dataset)))
+            file.write(dataset.images(rows).tobytes())
+        file.flush()
+        os.fsync(file.fileno())

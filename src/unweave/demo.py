@@ -1,0 +1,31 @@
+"""`unweave demo`: from nothing to images taken apart, on this machine, with what was measured."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from unweave.presets import PRESETS
+from unweave.record import clock, say
+from unweave.report.pictures import Studio
+from unweave.report.summary import evaluate_run
+from unweave.train import train
+
+PRESET = "rooms-cpu"
+
+
+def demo(run: Path, images: int | None = None) -> None:
+    """Trains the preset into `run`, scores it, and writes the pictures into `run/report`."""
+    start = time.monotonic()
+    config = PRESETS[PRESET].config
+    if images is not None:
+        config = replace(config, train=replace(config.train, images=images))
+    say(f"{PRESET}: {PRESETS[PRESET].about}")
+    say(f"training on {config.train.images:,} images; the run is in {run}, Ctrl-C saves and the same command goes on")
+    train(config, run)
+    say("scoring the units, and those of an untrained extractor beside them")
+    evaluate_run(str(run), run)
+    studio = Studio.open(str(run), "cpu", steps=50, seed=0)
+    pictures = [studio.reconstructions(run / "report"), studio.swaps(run / "report"), studio.traversals(run / "report")]
+    for picture in [run / "report" / "units.png", *pictures]:
+        say(f"look at {picture}")
+    say(f"done in {clock(time.monotonic() - start)}")

@@ -1,0 +1,65 @@
+"""The library as scikit-learn users know it: `fit(images)`, `transform(images)`."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from unweave.config import require
+from unweave.data.arrays import ArrayImages
+from unweave.models.folder import load
+from unweave.models.images import check_images
+from unweave.presets import PRESETS
+from unweave.runtime import device as device_of
+from unweave.train import train
+
+
+class UnitEncoder(TransformerMixin, BaseEstimator):
+    """Learns the units of images and gives one number per image and unit.
+
+    >>> units = UnitEncoder("rooms-cpu", num_images=300_000).fit(images).transform(images)   # (n, N)
+
+    `preset` names the row of the preset table that says what is trained; `num_images` are seen in all, each pass
+    counted (the preset's where it is None); `device` is cpu, cuda, mps or auto. After `fit`, `model_` is the
+    `DiffusionModel`. Images are uint8 (n, H, W, 3) of the preset's size, or float in [0, 1].
+    """
+
+    def __init__(
+        self,
+        preset: str = "rooms-cpu",
+        num_images: int | None = None,
+        batch_size: int = 64,
+        device: str = "auto",
+        seed: int = 0,
+    ):
+        self.preset = preset
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.device = device
+        self.seed = seed
+
+    def fit(self, images: np.ndarray, y: None = None) -> "UnitEncoder":  # noqa: ARG002 (scikit-learn passes it)
+        """Trains on images; raises `UserError` for an unknown preset or images of another shape or dtype."""
+        require(self.preset in PRESETS, f"preset is {self.preset!r}: choose from {', '.join(PRESETS)}")
+        config = PRESETS[self.preset].config
+        check_images(images, config.model.image_size)
+        pixels = images if images.dtype == np.uint8 else np.round(images * 255).astype(np.uint8)
+        options = replace(
+            config.train,
+            images=self.num_images or config.train.images,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            accelerator=device_of(self.device).type,  # pyright: ignore[reportArgumentType]
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            model = train(replace(config, train=options), Path(folder) / "run", dataset=ArrayImages(pixels))
+            self.model_ = load(model, device_of(self.device))
+        return self
+
+    def transform(self, images: np.ndarray) -> np.ndarray:
+        """The units' scalars (n, N), float32."""
+        check_is_fitted(self)
+        return self.model_.scalars(images, self.batch_size)

@@ -1,0 +1,93 @@
+"""The units of every image of a data set as one file: parquet for tables, npz for arrays."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unweave.config import DataConfig, require
+from unweave.data import open_dataset
+from unweave.data.base import FactorDataset
+from unweave.files import write_atomically
+from unweave.models.diffusion import Codes, DiffusionModel
+from unweave.models.folder import load
+from unweave.record import Display, say
+from unweave.runtime import device as device_of
+
+CHUNK = 2048
+
+
+def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int) -> None:
+    """Writes `out` (.parquet or .npz): per image the index, scalars, tokens, aligned tokens, anchors and factors.
+
+    In parquet, `scalar_3` is unit 3's scalar, `token_3` its token as a list. Raises `UserError` for another ending, an
+    unknown model or a file that cannot be written.
+    """
+    require(out.suffix in (".parquet", ".npz"), f"{out} ends in {out.suffix!r}: choose .parquet or .npz")
+    require(batch_size >= 1, f"batch_size is {batch_size}: must be at least 1")
+    model = load(run, device_of(device))
+    dataset = open_dataset(data_config(model, data), model.config.image_size, say)
+    write_atomically(out, lambda path: _WRITERS[out.suffix](model, dataset, path, batch_size))
+    say(f"wrote the units of {len(dataset):,} images to {out}")
+
+
+def data_config(model: DiffusionModel, name: str = "") -> DataConfig:
+    """The options of the data set called `name`, else of the one that the model was trained on."""
+    if name:
+        return DataConfig(name)  # pyright: ignore[reportArgumentType]
+    require(model.trained_on is not None, "the model does not say what it was trained on: name a data set with --data")
+    assert model.trained_on is not None
+    return model.trained_on
+
+
+def _chunks(model: DiffusionModel, dataset: FactorDataset, batch_size: int):
+    """Yields (indices, codes, factors), some thousand images at a time, so that memory does not grow with the set."""
+    with Display("encoding", len(dataset), "images") as display:
+        for start in range(0, len(dataset), CHUNK):
+            rows = np.arange(start, min(start + CHUNK, len(dataset)))
+            yield rows, model.encode(dataset.images(rows), batch_size), dataset.factors(rows)
+            display.update(start + len(rows))
+
+
+def _write_parquet(model: DiffusionModel, dataset: FactorDataset, path: Path, batch_size: int) -> None:
+    writer: pq.ParquetWriter | None = None
+    for rows, codes, factors in _chunks(model, dataset, batch_size):
+        table = _table(rows, codes, factors, dataset.factor_names)
+        if writer is None:
+            writer = pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+
+
+def _table(rows: np.ndarray, codes: Codes, factors: np.ndarray, names: tuple[str, ...]) -> pa.Table:
+    columns: dict[str, pa.Array] = {"index": pa.array(rows)}
+    for unit in range(codes.scalars.shape[1]):
+        columns[f"scalar_{unit}"] = pa.array(codes.scalars[:, unit])
+    for unit in range(codes.scalars.shape[1]):
+        columns[f"anchor_{unit}"] = pa.array(codes.anchors[:, unit])
+        columns[f"token_{unit}"] = _vectors(codes.tokens[:, unit])
+        columns[f"aligned_{unit}"] = _vectors(codes.aligned[:, unit])
+    for column, name in enumerate(names):
+        columns[name] = pa.array(factors[:, column])
+    return pa.table(columns)
+
+
+def _vectors(values: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+
+
+def _write_npz(model: DiffusionModel, dataset: FactorDataset, path: Path, batch_size: int) -> None:
+    parts = list(_chunks(model, dataset, batch_size))
+    arrays = {
+        name: np.concatenate([getattr(codes, name) for _, codes, _ in parts])
+        for name in ("scalars", "tokens", "aligned", "anchors")
+    }
+    arrays["index"] = np.concatenate([rows for rows, _, _ in parts])
+    arrays["factors"] = np.concatenate([factors for _, _, factors in parts])
+    with path.open("wb") as file:
+        np.savez(file, **arrays, factor_names=np.array(dataset.factor_names))
+
+
+_WRITERS = {".parquet": _write_parquet, ".npz": _write_npz}

@@ -1,0 +1,57 @@
+"""Writing files so that they are there whole or not at all."""
+
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from unweave.config import UserError
+
+
+@contextmanager
+def explain_os_errors(path: Path, remedy: str):
+    """Turns what the operating system refuses into a `UserError` that names the path and the remedy."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot write {path}: {reason}. {remedy}") from error
+
+
+def write_atomically(
+    path: Path, write: Callable[[Path], None], remedy: str = "Free space or choose another folder."
+) -> None:
+    """Lets `write` fill a hidden neighbour of `path`, then renames it: `path` is the old file or the whole new one.
+
+    Raises `UserError` when the disk is full or the folder may not be written, and leaves nothing behind.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with explain_os_errors(path, remedy):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(fresh)
+            sync(fresh)
+            fresh.replace(path)
+        finally:
+            if fresh.exists():
+                fresh.unlink()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for text."""
+    write_atomically(path, lambda fresh: _write(fresh, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

@@ -1,0 +1,118 @@
+"""FactorVAE score (Kim and Mnih 2018): does fixing a factor still one code, always the same one?
+
+The protocol is disentanglement_lib's, its random stream included, so that numbers compare with published tables.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unweave.config import require
+from unweave.metrics.inputs import check_codes, check_sizes, plural
+from unweave.metrics.sampling import Cells, cell_index, interventions, sample_factors
+
+
+class FactorVAEResult(NamedTuple):
+    """FactorVAE score of D codes for F factors."""
+
+    score: float
+    """Accuracy of the majority vote on the evaluation votes, the published number."""
+    score_train: float
+    """The same on the votes it was learnt from."""
+    chance: float
+    """What codes without any information score: 1 / number of factors that vary."""
+    votes_train: NDArray[np.int64]
+    """(F, D), votes by fixed factor and stillest code."""
+    votes_eval: NDArray[np.int64]
+    """(F, D)."""
+    active: NDArray[np.bool_]
+    """(D,), codes that are not pruned."""
+    dropped_factors: tuple[int, ...]
+    """Factors with one value, which are never fixed."""
+    notes: tuple[str, ...]
+    """What was left out or makes the score mean less."""
+
+
+def factor_vae_score(
+    codes: ArrayLike,
+    factor_sizes: Sequence[int],
+    *,
+    seed: int = 0,
+    num_variance: int = 10_000,
+    num_train: int = 10_000,
+    num_eval: int = 5_000,
+    batch_size: int = 64,
+    prune: float = 0.05,
+) -> FactorVAEResult:
+    """FactorVAE score of codes (cells, D), one row per cell of the factor grid in C order.
+
+    A vote fixes a random factor in `batch_size` cells and goes to the code whose variance there, relative to its
+    variance over `num_variance` cells, is least. Codes with a standard deviation below `prune` are left out; this is
+    absolute, so the score depends on the scale of the codes. The defaults are the official constants. Raises
+    `UserError` for codes that are not finite or do not fit the grid.
+    """
+    table = check_codes(codes, "codes")
+    sizes = check_sizes(factor_sizes, len(table))
+    _check_counts(num_variance=num_variance, num_train=num_train, num_eval=num_eval, batch_size=batch_size)
+    varying = [factor for factor, size in enumerate(sizes) if size > 1]
+    require(len(varying) > 0, f"factor_sizes is {list(sizes)}: at least one factor needs two values")
+    free_sizes = [sizes[factor] for factor in varying]
+
+    rng = np.random.RandomState(seed)  # its stream is part of the definition
+    drawn = table[cell_index(sample_factors(rng, free_sizes, num_variance), free_sizes)]
+    variance = drawn.var(axis=0, ddof=1)
+    active = (np.sqrt(variance) >= prune) & (np.ptp(drawn, axis=0) > 0)
+    votes = np.zeros((2, len(sizes), table.shape[1]), np.int64)
+    if active.any():
+        batches = interventions(rng, free_sizes, num_train + num_eval, batch_size)
+        fixed, stillest = _vote(table[:, active], variance[active], batches)
+        phase = np.arange(num_train + num_eval) >= num_train  # 0 train, 1 evaluation
+        np.add.at(votes, (phase.astype(int), np.asarray(varying)[fixed], np.flatnonzero(active)[stillest]), 1)
+    majority = votes[0].argmax(axis=0)
+    right = votes[:, majority, np.arange(table.shape[1])].sum(axis=1)
+    dropped = tuple(factor for factor, size in enumerate(sizes) if size == 1)
+    return FactorVAEResult(
+        score=float(right[1] / num_eval),
+        score_train=float(right[0] / num_train),
+        chance=1 / len(varying),
+        votes_train=votes[0],
+        votes_eval=votes[1],
+        active=active,
+        dropped_factors=dropped,
+        notes=_notes(active, dropped, len(varying), prune),
+    )
+
+
+def _check_counts(*, num_variance: int, num_train: int, num_eval: int, batch_size: int) -> None:
+    for name, value in (("num_variance", num_variance), ("batch_size", batch_size)):
+        require(value >= 2, f"{name} is {value}: a variance needs at least 2 rows")
+    for name, value in (("num_train", num_train), ("num_eval", num_eval)):
+        require(value >= 1, f"{name} is {value}: must be at least 1")
+
+
+def _vote(
+    table: NDArray[np.float64], variance: NDArray[np.float64], batches: Iterable[tuple[Cells, Cells]]
+) -> tuple[Cells, Cells]:
+    """(Fixed factor, stillest code) of every vote; the lowest code wins a tie."""
+    fixed, stillest = [], []
+    for factors, cells in batches:
+        spread = table[cells].var(axis=1, ddof=1) / variance  # (n, D)
+        fixed.append(factors)
+        stillest.append(spread.argmin(axis=1))
+    return np.concatenate(fixed), np.concatenate(stillest)
+
+
+def _notes(active: NDArray[np.bool_], dropped: tuple[int, ...], num_varying: int, prune: float) -> tuple[str, ...]:
+    notes = []
+    pruned = np.flatnonzero(~active)
+    if not active.any():
+        notes.append(f"every code is constant or has a standard deviation below {prune}: none votes, the score is 0")
+    elif pruned.size:
+        notes.append(f"{plural(pruned, 'code')} never voted: constant or of a standard deviation below {prune}")
+    if dropped:
+        notes.append(f"{plural(dropped, 'factor')} never fixed: one value only")
+    if num_varying == 1:
+        notes.append("one factor varies: the score is 1 whatever the codes are")
+    return tuple(notes)

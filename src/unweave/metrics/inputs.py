@@ -1,0 +1,61 @@
+"""Checks of what a score is given: the right arrays, or one line that names the column."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unweave.config import UserError, require
+
+
+def check_codes(codes: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Codes as float64 (N, D). Raises `UserError` where they are not a table of finite numbers."""
+    try:
+        table = np.asarray(codes)
+    except ValueError:  # rows of different lengths
+        raise UserError(f"{name} is no table: give every row the same number of codes") from None
+    require(table.dtype.kind in "biuf", f"{name} has dtype {table.dtype}: should be real numbers")
+    table = table.astype(np.float64)
+    require(table.ndim == 2, f"{name} has shape {table.shape}: should be (rows, codes)")
+    require(table.size > 0, f"{name} has shape {table.shape}: needs at least one row and one code")
+    bad = ~(np.abs(table) <= np.finfo(np.float32).max)
+    if bad.any():
+        column = int(bad.any(axis=0).argmax())
+        count = int(bad[:, column].sum())
+        raise UserError(f"{name} column {column} is NaN or infinite (as float32) in {count} of {len(table)} rows")
+    return table
+
+
+def check_factors(factors: ArrayLike, name: str, num_rows: int) -> NDArray[np.generic]:
+    """Factors (N, F) of discrete values (integers, booleans, strings, or floats that are whole).
+
+    Raises `UserError` for other values and for a wrong number of rows.
+    """
+    try:
+        table = np.asarray(factors)
+    except ValueError:  # rows of different lengths
+        raise UserError(f"{name} is no table: give every row the same number of factors") from None
+    require(table.ndim == 2, f"{name} has shape {table.shape}: should be (rows, factors)")
+    require(table.shape[1] > 0, f"{name} has shape {table.shape}: needs at least one factor")
+    require(len(table) == num_rows, f"{name} has {len(table)} rows, the codes {num_rows}: give one row per code")
+    require(table.dtype.kind in "biufUS", f"{name} has dtype {table.dtype}: should be integers or strings")
+    if table.dtype.kind == "f":
+        whole = (np.floor(table) == table).all(axis=0) & np.isfinite(table).all(axis=0)
+        message = f"{name} column {int(whole.argmin())} has values that are no whole numbers: sort them into classes"
+        require(bool(whole.all()), message)
+    return table
+
+
+def check_sizes(factor_sizes: Sequence[int], num_cells: int) -> tuple[int, ...]:
+    """Numbers of values of the factors of a grid with `num_cells` cells. Raises `UserError` where they do not fit."""
+    sizes = tuple(int(size) for size in factor_sizes)
+    require(len(sizes) > 0 and min(sizes) > 0, f"factor_sizes is {list(sizes)}: give a positive size per factor")
+    product = int(np.prod(sizes, dtype=np.int64))
+    require(product == num_cells, f"codes has {num_cells} rows, the factor grid {list(sizes)} has {product} cells")
+    return sizes
+
+
+def plural(names: Iterable[int], thing: str) -> str:
+    """`code 3` or `codes 3, 4`, for notes."""
+    words = [str(name) for name in names]
+    return f"{thing}{'s' if len(words) > 1 else ''} {', '.join(words)}"

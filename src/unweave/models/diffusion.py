@@ -1,0 +1,189 @@
+"""EncDiff; with Dynamic Gaussian Anchoring and Skip Dropout it is DyGA (Jun et al., WACV 2025).
+
+    image -> tokenizer -> latent                          frozen
+    image -> encoder -> N scalars -> N tokens -> anchors  each token pulled towards its Gaussian
+    latent + noise, tokens -> U-Net -> prediction         the loss compares it with the target
+
+B batch, N units, D token width, C H W latent channels, height, width.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unweave.config import DataConfig, ModelConfig, require
+from unweave.models.images import check_images, normalise, to_uint8
+from unweave.models.tokenizer import make_tokenizer
+from unweave.nn.anchors import Anchors
+from unweave.nn.encoder import FeatureExtractor
+from unweave.nn.noise import Schedule
+from unweave.nn.unet import UNet
+
+
+class Losses(NamedTuple):
+    """What a training step minimises, and the named numbers that go into the record."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Codes(NamedTuple):
+    """What the units say of n images."""
+
+    scalars: np.ndarray
+    """(n, N) float32: one number per unit, as the encoder gives it."""
+    tokens: np.ndarray
+    """(n, N, D) float32: the token of each scalar."""
+    aligned: np.ndarray
+    """(n, N, D) float32: the token after the pull of its anchor, what the U-Net was trained on."""
+    anchors: np.ndarray
+    """(n, N) int64: index of the Gaussian that each unit belongs to."""
+
+
+class DiffusionModel(nn.Module):
+    """Images to units and back.
+
+    >>> model = unweave.load("rooms-cpu")
+    >>> codes = model.encode(images)             # uint8 (n, H, W, 3) or float in [0, 1]
+    >>> pictures = model.decode(codes.aligned)   # uint8 (n, H, W, 3)
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        units = config.encoder
+        self.tokenizer = make_tokenizer(config.tokenizer, config.image_size)
+        self.encoder = FeatureExtractor(units, config.image_size)
+        self.anchors = Anchors(config.anchors, units.num_units, units.token_dim)
+        self.unet = UNet(config.unet, config.tokenizer.channels, config.latent_size, units.token_dim)
+        self.schedule = Schedule(config.noise)
+        self.trained_on: DataConfig | None = None
+        self.history: dict[str, Any] = {}
+
+    def forward(self, images: Tensor) -> Losses:
+        """The loss of a batch (B, 3, H, W) in [-1, 1]; noise and noise levels come from torch's global generator."""
+        latents = self.tokenizer.encode(images)  # (B, C, H, W)
+        scalars, tokens = self.encoder(images)  # (B, N), (B, N, D)
+        pulled = self.anchors.pull(scalars, tokens, self.encoder.tokens)
+
+        steps = torch.randint(0, self.config.noise.num_steps, (len(images),), device=images.device)
+        noise = torch.randn_like(latents)
+        noisy = self.schedule.add_noise(latents, noise, steps)
+        prediction = self.unet(noisy, steps, pulled.tokens)
+        target = self.schedule.target(latents, noise, steps)
+
+        distance = F.l1_loss if self.config.loss == "l1" else F.mse_loss
+        loss = distance(prediction, target)
+        parts = {"loss": loss, "lambda": pulled.weight.mean(), "pull_distance": pulled.distance.mean()}
+        return Losses(loss, {name: part.detach() for name, part in parts.items()})
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @torch.no_grad()
+    def encode(
+        self, images: np.ndarray | Tensor, batch_size: int = 256, progress: Callable[[int], None] | None = None
+    ) -> Codes:
+        """The units of images: uint8 (n, H, W, 3), or float in [0, 1]; an image's units do not depend on the others.
+
+        `progress` is told how many images are done. Raises `UserError` for other shapes, dtypes and ranges.
+        """
+        check_images(images, self.config.image_size)
+        found: list[tuple[Tensor, ...]] = []
+        with evaluating(self):
+            for start in range(0, len(images), batch_size):
+                batch = normalise(torch.as_tensor(images[start : start + batch_size]).to(self.device))
+                scalars, tokens = self.encoder(batch)
+                pulled = self.anchors.pull(scalars, tokens, self.encoder.tokens)
+                found.append(tuple(part.cpu() for part in (scalars, tokens, pulled.tokens, pulled.index)))
+                if progress:
+                    progress(min(start + batch_size, len(images)))
+        return Codes(*(torch.cat(parts).numpy() for parts in zip(*found)))
+
+    @torch.no_grad()
+    def scalars(self, images: np.ndarray | Tensor, batch_size: int = 256) -> np.ndarray:
+        """Only the scalars of `encode`, (n, N) float32."""
+        check_images(images, self.config.image_size)
+        with evaluating(self):
+            parts = [
+                self.encoder.scalars(normalise(torch.as_tensor(images[i : i + batch_size]).to(self.device))).cpu()
+                for i in range(0, len(images), batch_size)
+            ]
+        return torch.cat(parts).numpy()
+
+    @torch.no_grad()
+    def align(self, scalars: np.ndarray | Tensor) -> np.ndarray:
+        """The aligned tokens (n, N, D) that scalars (n, N) lead to: through the units' MLPs and the anchors."""
+        values = torch.as_tensor(scalars, dtype=torch.float32).to(self.device)
+        with evaluating(self):
+            return self.anchors.pull(values, self.encoder.tokens(values), self.encoder.tokens).tokens.cpu().numpy()
+
+    @torch.no_grad()
+    def decode(
+        self,
+        tokens: np.ndarray | Tensor,
+        steps: int = 50,
+        seed: int = 0,
+        noise: Tensor | None = None,
+        batch_size: int = 64,
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Images of tokens (n, N, D) by DDIM with `steps` steps (method section 7); uint8 (n, H, W, 3).
+
+        `noise` (n or 1, C, h, w) is where sampling starts, one row shared by all if there is one; without it each
+        image draws its own under `seed`. Latents of a decoder (`vq`) end at abar_0 as the official code does, others
+        at abar = 1. Raises `UserError` for another shape of tokens or noise, or for steps that do not divide
+        the schedule's.
+        """
+        tokens = torch.as_tensor(tokens, dtype=torch.float32)
+        expected = (self.config.encoder.num_units, self.config.encoder.token_dim)
+        require(
+            tokens.ndim == 3 and tuple(tokens.shape[1:]) == expected and len(tokens) > 0,
+            f"tokens have shape {tuple(tokens.shape)}: decode wants (n, {expected[0]}, {expected[1]})",
+        )
+        if noise is None:
+            noise = self.draw_noise(len(tokens), seed)
+        noise = noise.expand(len(tokens), *self.latent_shape)
+        end = float(self.schedule.abar[0]) if self.config.tokenizer.kind == "vq" else 1.0
+        pictures = []
+        with evaluating(self):
+            for start in range(0, len(tokens), batch_size):
+                rows = slice(start, start + batch_size)
+                context = tokens[rows].to(self.device)
+                latents = self.schedule.ddim(
+                    lambda noisy, t, context=context: self.unet(noisy, t, context),
+                    noise[rows].to(self.device),
+                    steps,
+                    end,
+                )
+                pictures.append(to_uint8(self.tokenizer.decode(latents)))
+                if progress:
+                    progress(min(start + batch_size, len(tokens)))
+        return np.concatenate(pictures)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a latent."""
+        return (self.config.tokenizer.channels, self.config.latent_size, self.config.latent_size)
+
+    def draw_noise(self, num: int, seed: int) -> Tensor:
+        """(num, C, h, w) standard normal start points; row i is the same whatever `num` is."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.stack([torch.randn(self.latent_shape, generator=generator) for _ in range(num)])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into eval mode and back into the mode that it had."""
+    mode = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(mode)

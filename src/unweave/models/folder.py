@@ -1,0 +1,103 @@
+"""A model as a folder: `config.json` and `model.safetensors`.
+
+The folder says all that is needed to use the model; nothing in it is code.
+"""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from unweave.config import DataConfig, ModelConfig, UserError, from_dict, require, to_dict
+from unweave.files import write_atomically, write_text
+from unweave.models.diffusion import DiffusionModel
+
+FORMAT = 1
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with the package."""
+    folder = resources.files("unweave") / "weights"
+    return sorted(item.name for item in folder.iterdir() if item.is_dir()) if folder.is_dir() else []
+
+
+def save_model(model: DiffusionModel, folder: Path) -> None:
+    """Writes the model folder, each file atomically. Raises `UserError` when it cannot be written."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path))
+    config = {
+        "format": FORMAT,
+        "model": to_dict(model.config),
+        "trained_on": to_dict(model.trained_on) if model.trained_on else None,
+        "history": model.history,
+    }
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def load(name: str | Path, device: str | torch.device = "cpu") -> DiffusionModel:
+    """A model by folder, by run folder, by the name of a bundled one, or by its name on the Hugging Face Hub.
+
+    Ready to encode and decode (eval mode). Raises `UserError` when there is none or a file in it is damaged.
+    """
+    folder = find(name)
+    config, trained_on, history = _read_config(folder)
+    model = DiffusionModel(config)
+    _load_weights(model, folder / WEIGHTS)
+    model.trained_on, model.history = trained_on, history
+    return model.to(device).eval()
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a model: `name` itself, its `model` folder when it is a run, a bundled one, or a download."""
+    path = Path(name)
+    for folder in (path, path / "model"):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    if path.exists():
+        raise UserError(f"{path} holds no model: expected {CONFIG} and {WEIGHTS} there or in {path / 'model'}")
+    if str(name) in bundled():
+        return Path(str(resources.files("unweave") / "weights" / str(name)))
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        raise UserError(
+            f"no model {str(name)!r}: not a folder, not one of the bundled {bundled()}, "
+            "and the Hugging Face Hub did not give it"
+        ) from None
+
+
+def _read_config(folder: Path) -> tuple[ModelConfig, DataConfig | None, dict[str, Any]]:
+    path = folder / CONFIG
+    try:
+        values = json.loads(path.read_text())
+        model, trained_on = values["model"], values["trained_on"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error!r}): copy the model folder again") from None
+    require(values.get("format") == FORMAT, f"{path} has format {values.get('format')}: this version reads {FORMAT}")
+    data = from_dict(DataConfig, trained_on, f"{path}: trained_on") if trained_on else None
+    return from_dict(ModelConfig, model, f"{path}: model"), data, values.get("history", {})
+
+
+def _load_weights(model: DiffusionModel, path: Path) -> None:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}): copy the model folder again") from None
+    ours = set(model.state_dict())
+    missing, foreign = sorted(ours - set(tensors)), sorted(set(tensors) - ours)
+    require(
+        not missing and not foreign,
+        f"{path} does not fit its {CONFIG}: missing {missing[:3]}, unknown {foreign[:3]}",
+    )
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit its {CONFIG}: {str(error).splitlines()[-1].strip()}") from None

@@ -1,0 +1,89 @@
+"""Feature extractor: image -> N scalars -> N tokens, one small network per unit (method section 2).
+
+B batch, N units, D token width, H W image height and width.
+A token has no positional or unit embedding: each unit has its own MLP, so its tokens lie on its own curve of one scalar.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from unweave.config import EncoderConfig, require
+
+
+class UnitMLPs(nn.Module):
+    """N independent MLPs, one per unit, as one batched product per layer.
+
+    `weights[l]` is (N, in, out) and `biases[l]` is (N, out): unit n's layer is x @ weights[l][n] + biases[l][n].
+    """
+
+    def __init__(self, num_units: int, widths: tuple[int, ...], final_relu: bool) -> None:
+        super().__init__()
+        self.final_relu = final_relu
+        pairs = list(itertools.pairwise(widths))
+        self.weights = nn.ParameterList(torch.empty(num_units, fan_in, fan_out) for fan_in, fan_out in pairs)
+        self.biases = nn.ParameterList(torch.empty(num_units, fan_out) for _, fan_out in pairs)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            bound = weight.shape[1] ** -0.5  # that of nn.Linear, for weights and biases alike
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+
+    def forward(self, scalars: Tensor) -> Tensor:
+        """Scalars (B, N) -> tokens (B, N, D)."""
+        h = scalars.T.unsqueeze(-1)  # (N, B, 1)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            h = torch.baddbmm(bias.unsqueeze(1), h, weight)  # (N, B, out)
+            if layer < last or self.final_relu:
+                h = h.relu()
+        return h.transpose(0, 1)  # (B, N, D)
+
+
+class FeatureExtractor(nn.Module):
+    """Convolutions and fully connected layers to N scalars, then each scalar through its unit's MLP to a token.
+
+    Raises `UserError` when the images are too small for the number of convolutions.
+    """
+
+    def __init__(self, config: EncoderConfig, image_size: int) -> None:
+        super().__init__()
+        padding = (config.stem_kernel - 1) // 2
+        size = (image_size + 2 * padding - config.stem_kernel) // config.stem_stride + 1
+        size //= 2 ** (len(config.channels) - 1)
+        require(
+            size >= 1,
+            f"encoder.channels has {len(config.channels)} convolutions: too many for {image_size} px images, use fewer",
+        )
+        stem = _conv_block(3, config.channels[0], config.stem_kernel, config.stem_stride, padding)
+        halvings = [_conv_block(a, b, 4, 2, 1) for a, b in itertools.pairwise(config.channels)]
+        self.convs = nn.Sequential(stem, *halvings)
+        widths = (config.channels[-1] * size**2, *config.hidden, config.num_units)
+        layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
+        self.head = nn.Sequential(*layers[:-1])  # the scalars themselves have no activation
+        self.units = UnitMLPs(
+            config.num_units,
+            (1, *config.unit_hidden, config.token_dim),
+            final_relu=config.token_activation == "relu",
+        )
+
+    def scalars(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N)."""
+        return self.head(self.convs(images).flatten(1))
+
+    def tokens(self, scalars: Tensor) -> Tensor:
+        """Scalars (B, N) -> tokens (B, N, D)."""
+        return self.units(scalars)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N) and tokens (B, N, D)."""
+        scalars = self.scalars(images)
+        return scalars, self.tokens(scalars)
+
+
+def _conv_block(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,115 @@
+"""What a run says while it works: `metrics.jsonl` for ever, a progress line for the moment."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unweave.files import explain_os_errors, write_text
+
+Say = Callable[[str], None]
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal; not wrapped, so that paths can be copied."""
+    console.print(text, soft_wrap=True, markup=False)
+
+
+class Record:
+    """The training record: one JSON object per line, `images` in each, in order."""
+
+    def __init__(self, path: Path, silent: bool = False):
+        self.path, self.silent = path, silent
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends one line; a silent record (of all processes but the first) writes nothing."""
+        if self.silent:
+            return
+        remedy = "Nothing is lost: make room and run the same command again."
+        with explain_os_errors(self.path, remedy), self.path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def rewind(self, images: int) -> None:
+        """Drops the lines after `images`: a resumed run writes them again."""
+        if self.silent or not self.path.exists():
+            return
+        kept = [line for line in read_record(self.path) if line["images"] <= images]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_record(path: Path) -> list[dict[str, Any]]:
+    """The lines of a training record. A last line that was cut by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class Display:
+    """A progress bar with time left on a terminal; a line now and then anywhere else.
+
+    `with Display("training", total, "images") as display: display.update(done, "loss 0.31")`
+    """
+
+    def __init__(self, what: str, total: int, unit: str, quiet: bool = False, stream: TextIO | None = None):
+        self.what, self.total, self.unit, self.quiet = what, total, unit, quiet
+        self.stream = stream or sys.stderr
+        self.live = not quiet and self.stream.isatty()
+        self.every_seconds = 10.0
+
+    def __enter__(self) -> "Display":
+        self.start = self.last_line = time.monotonic()
+        self.first: int | None = None
+        if self.live:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit + " {task.fields[note]}"),
+                TimeRemainingColumn(),
+            )
+            self.progress = Progress(*columns, console=console, transient=False)
+            self.progress.start()
+            self.task = self.progress.add_task(self.what, total=self.total, note="")
+        return self
+
+    def update(self, done: int, note: str = "") -> None:
+        """Shows `done` of the total, with a note beside it."""
+        if self.first is None:
+            self.first = done
+        if self.live:
+            self.progress.update(self.task, completed=done, note=note)
+        elif not self.quiet and time.monotonic() - self.last_line >= self.every_seconds:
+            self.last_line = time.monotonic()
+            self.stream.write(f"{self.what} {done:,}/{self.total:,} {self.unit}  {note}  {self._left(done)}\n")
+            self.stream.flush()
+
+    def _left(self, done: int) -> str:
+        gone = time.monotonic() - self.start
+        fresh = done - (self.first or 0)
+        if fresh <= 0:
+            return ""
+        return f"{clock(gone * (self.total - done) / fresh)} left"
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.progress.stop()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person reads them: `42 s`, `7 min 05 s`, `3 h 12 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,81 @@
+"""Devices, processes, precision and seeds; the only file that imports Fabric."""
+
+import hashlib
+import os
+import re
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from unweave.config import TrainConfig, UserError
+
+
+def launch(config: TrainConfig, main: Callable[..., Any], *args: Any) -> Any:
+    """Runs `main(fabric, *args)` in every process; returns what the first one returned.
+
+    One process needs no launcher. Several are spawned here, or were started beforehand by torchrun or SLURM.
+    """
+    started_outside = "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+    several = "ddp" if started_outside else "ddp_spawn"
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            strategy=several if config.devices > 1 else "auto",
+            precision=config.precision,
+        )
+    except RuntimeError as error:  # Fabric's words for a missing accelerator or device
+        raise UserError(f"train.accelerator {config.accelerator} with {config.devices} devices: {error}") from None
+    if several == "ddp_spawn" and config.devices > 1:
+        return _spawn(fabric, main, *args)
+    fabric.launch()
+    return main(fabric, *args)
+
+
+def _spawn(fabric: Fabric, main: Callable[..., Any], *args: Any) -> Any:
+    """Launches the processes and waits; Ctrl-C is theirs to answer, and a user's mistake stays one line."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return fabric.launch(main, *args)
+    except ProcessRaisedException as error:
+        mistake = re.search(r"unweave\.config\.UserError: (.*)", str(error))
+        if mistake:
+            raise UserError(mistake[1]) from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def device(name: str = "auto") -> torch.device:
+    """A torch device by name; `auto` is the fastest one present. Raises `UserError` for one that is not there."""
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found if found is not None else torch.device("cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device is {name!r}: {str(error).splitlines()[0]}") from None
+    return chosen
+
+
+def mix_seed(*parts: int) -> int:
+    """One 63-bit seed from several numbers; unlike a sum, no two tuples in use share one."""
+    text = ",".join(str(int(part)) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def seed_step(seed: int, rank: int, images_seen: int) -> None:
+    """Seeds torch from (seed, rank, images seen), so that a resumed run repeats what an uninterrupted one does."""
+    torch.manual_seed(mix_seed(seed, rank, images_seen))
+
+
+def sum_over_processes(fabric: Fabric) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that sums a tensor over all processes; the identity where there is one."""
+    if fabric.world_size == 1:
+        return lambda tensor: tensor
+    return lambda tensor: fabric.all_reduce(tensor, reduce_op="sum")  # pyright: ignore[reportReturnType]
