@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from metric_cases import EXPECTED, NAMES, SIZES, grid_codes, grid_factors
 
+from tests.metrics.metric_cases import EXPECTED, NAMES, SIZES, grid_codes, grid_factors
 from unweave.config import UserError
 from unweave.metrics import factor_vae_score
 
