@@ -62,6 +62,7 @@ class VQConfig:
 
     def __post_init__(self) -> None:
         require(len(self.channels) >= 1, "tokenizer.vq.channels is empty: name at least one level")
+        require(min(self.channels) >= 1, f"tokenizer.vq.channels is {self.channels}: all must be at least 1")
         for name in ("num_res_blocks", "codebook_size"):
             require(getattr(self, name) >= 1, f"tokenizer.vq.{name} is {getattr(self, name)}: must be at least 1")
 
@@ -170,6 +171,7 @@ class UNetConfig:
             require(getattr(self, name) >= 1, f"unet.{name} is {getattr(self, name)}: must be at least 1")
         require(self.channels % 2 == 0, f"unet.channels is {self.channels}: must be even")
         require(len(self.multipliers) >= 1, "unet.multipliers is empty: name at least one level")
+        require(min(self.multipliers) >= 1, f"unet.multipliers is {self.multipliers}: all must be at least 1")
         for multiplier in self.multipliers:
             width = self.channels * multiplier
             require(
@@ -206,7 +208,8 @@ class AnchorConfig:
     mode: Literal["off", "official", "principled"] = "principled"
     """`off`; `official`: the published arithmetic, whose pull is 0 on ReLU tokens; `principled`: the corrected one."""
     space: Literal["scalar", "token"] = "scalar"
-    """What is clustered (principled): each unit's scalar, or its token in the subspace that holds its variance."""
+    """What the Gaussians live in (principled): each unit's scalar, or its token in its principal directions.
+    How many there are is decided on the scalar."""
     target: Literal["scalar", "anchor_token", "mean_token"] = "scalar"
     """What is pulled where (principled, scalar space): the scalar to the anchor's mean before the unit's MLP; or the
     token to the token of that mean; or the token to the mean token of the anchor's members."""
@@ -216,8 +219,9 @@ class AnchorConfig:
     """Most Gaussians a unit may have."""
     covariance: Literal["full", "diag", "hddc"] = "full"
     """Covariance of the Gaussians; `hddc` keeps a few directions per Gaussian (Bouveyron et al. 2007)."""
-    criterion: Literal["bic", "icl"] = "bic"
-    """Splits and merges are kept when this improves: `bic`, or `icl`, which asks for separated clusters."""
+    criterion: Literal["bic", "icl"] = "icl"
+    """Splits and merges are kept when this improves: `icl`, BIC less the entropy of the assignment, asks for clusters;
+    `bic` alone also describes shapes, and gives a uniform scalar dozens of Gaussians."""
     reg_covar: float = 1e-6
     """Ridge on the covariances, in units of the standardised scalar's (token's) variance."""
     min_size: int = 10

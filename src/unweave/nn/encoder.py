@@ -1,7 +1,7 @@
 """Feature extractor: image -> N scalars -> N tokens, one small network per unit (method section 2).
 
 B batch, N units, D token width, H W image height and width.
-A token has no positional or unit embedding: each unit has its own MLP, so its tokens lie on its own curve of one scalar.
+A token has no positional or unit embedding: each unit has its own MLP, so its tokens lie on a curve of their own.
 """
 
 import itertools

@@ -1,0 +1,103 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from unweave.config import EncoderConfig, UserError
+from unweave.nn.encoder import FeatureExtractor, UnitMLPs
+
+SMALL = EncoderConfig(
+    num_units=5, token_dim=6, channels=(8, 12, 16), stem_kernel=4, stem_stride=2, hidden=(20,), unit_hidden=(10, 14)
+)
+
+
+def images(num, size, seed=0):
+    return torch.rand(num, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_parameter_count_is_the_published_one():
+    with torch.device("meta"):
+        encoder = FeatureExtractor(EncoderConfig(), 64)
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in encoder.named_children()}
+    assert count["units"] == 20 * 148_512
+    assert sum(count.values()) == 23_570_324
+
+
+@pytest.mark.parametrize("activation", ["relu", "none"])
+def test_unit_mlps_are_n_separate_mlps(activation):
+    torch.manual_seed(0)
+    units = UnitMLPs(4, (1, 7, 9, 3), final_relu=activation == "relu")
+    scalars = torch.randn(11, 4)
+    tokens = units(scalars)
+    for unit in range(4):
+        layers: list[nn.Module] = []
+        for weight, bias in zip(units.weights, units.biases):
+            linear = nn.Linear(*weight.shape[1:])
+            linear.load_state_dict({"weight": weight[unit].T, "bias": bias[unit]})
+            layers += [linear, nn.ReLU()]
+        alone = nn.Sequential(*(layers if activation == "relu" else layers[:-1]))
+        torch.testing.assert_close(tokens[:, unit], alone(scalars[:, unit : unit + 1]))
+
+
+def test_unit_mlps_start_as_linear_layers_do():
+    torch.manual_seed(0)
+    units = UnitMLPs(20, (1, 256, 512, 32), final_relu=True)
+    for weight, bias in zip(units.weights, units.biases):
+        for unit in (0, 19):
+            linear = nn.Linear(*weight.shape[1:])
+            for ours, theirs in ((weight[unit], linear.weight), (bias[unit], linear.bias)):
+                result = stats.ks_2samp(ours.detach().flatten().numpy(), theirs.detach().flatten().numpy())
+                assert result.pvalue > 1e-3
+                assert ours.abs().max() <= linear.in_features**-0.5
+        assert not torch.equal(weight[0], weight[1])
+
+
+def test_a_token_depends_on_its_own_scalar_only():
+    torch.manual_seed(0)
+    encoder = FeatureExtractor(dataclasses.replace(SMALL, token_activation="none"), 32)
+    scalars = torch.randn(1, 5)
+    jacobian = torch.autograd.functional.jacobian(encoder.tokens, scalars)[0, :, :, 0]  # (N, D, N)
+    own = np.arange(5)
+    assert (jacobian[own, :, own] != 0).any(-1).all()
+    jacobian[own, :, own] = 0
+    assert (jacobian == 0).all()
+
+
+def test_forward_is_scalars_then_tokens():
+    torch.manual_seed(0)
+    encoder = FeatureExtractor(SMALL, 32).eval()
+    scalars, tokens = encoder(images(3, 32))
+    torch.testing.assert_close(scalars, encoder.scalars(images(3, 32)))
+    torch.testing.assert_close(tokens, encoder.tokens(scalars))
+    assert tokens.shape == (3, 5, 6)
+    assert tokens.min() == 0  # ReLU
+
+
+def test_scalars_are_not_clipped_and_do_not_depend_on_the_batch():
+    torch.manual_seed(0)
+    encoder = FeatureExtractor(SMALL, 32)
+    encoder(images(64, 32))  # gives the batch norms statistics of their own
+    encoder.eval()
+    with torch.no_grad():
+        together = encoder.scalars(images(16, 32))
+        alone = torch.cat([encoder.scalars(image[None]) for image in images(16, 32)])
+    assert together.min() < 0 < together.max()
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_every_parameter_is_trained():
+    torch.manual_seed(0)
+    encoder = FeatureExtractor(dataclasses.replace(SMALL, token_activation="none"), 32)
+    encoder(images(8, 32))[1].square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+def test_too_many_convolutions_for_the_images_are_refused():
+    with pytest.raises(UserError, match="5 convolutions: too many for 8 px"):
+        FeatureExtractor(EncoderConfig(), 8)

@@ -1,0 +1,175 @@
+"""Training goes on exactly where it stopped, saves under every kind of stop, and says what went wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import unweave
+from unweave.config import UserError
+from unweave.data import open_dataset
+from unweave.nn.noise import Schedule
+from unweave.record import read_record
+from unweave.train import train
+
+LONG = 10**9
+
+
+def command(config, folder):
+    """The command line that makes this run, as a subprocess can be given it."""
+    options = config.train
+    return [
+        *(sys.executable, "-m", "unweave", "train", "tiny", "--run", str(folder), "--data.cache", config.data.cache),
+        *("--train.images", str(options.images), "--train.workers", str(options.workers)),
+        *("--train.save-every-images", str(options.save_every_images)),
+    ]
+
+
+def weights(folder):
+    newest = sorted((folder / "state").iterdir())[-1]
+    return load_file(newest / "tensors.safetensors")
+
+
+def lines(folder):
+    kept = ("images", "step", "lr", "loss", "lambda", "pull_distance", "held_out_loss", "anchors_alive", "per_step")
+    return [{name: line[name] for name in kept} for line in read_record(folder / "metrics.jsonl")]
+
+
+def wait_for(what, process):
+    for _ in range(1200):
+        if what():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("waited for a minute")
+
+
+def images_recorded(folder):
+    path = folder / "metrics.jsonl"
+    return read_record(path)[-1]["images"] if path.exists() and path.read_text() else 0
+
+
+def test_killed_and_resumed_is_bit_equal_to_uninterrupted(tiny, tmp_path):
+    """200 steps with dropout, skip dropout, both averages, two workers and anchors refitted on the way."""
+    model = replace(tiny.model, unet=replace(tiny.model.unet, dropout=0.1))
+    assert model.unet.skip_dropout > 0
+    assert tiny.train.ema_encoder
+    options = replace(tiny.train, images=3_200, workers=2, save_every_images=1_000)
+    config = replace(tiny, model=model, train=options)
+    train(config, tmp_path / "whole", [].append)
+
+    arguments = [*command(config, tmp_path / "cut"), "--model.unet.dropout", "0.1"]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE)
+    wait_for(lambda: images_recorded(tmp_path / "cut") >= 1_900, process)  # past the save at 1,008
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert images_recorded(tmp_path / "cut") < 3_200, "killed too late to show anything"
+    subprocess.run(arguments, check=True, stderr=subprocess.PIPE)
+
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+
+
+def test_interrupt_saves_and_says_how_to_go_on(tiny, tmp_path):
+    config = replace(tiny, train=replace(tiny.train, images=LONG, save_every_images=LONG))
+    process = subprocess.Popen(command(config, tmp_path / "run"), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: images_recorded(tmp_path / "run") > 0, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command again goes on from" in said
+    assert "Traceback" not in said
+    (folder,) = (tmp_path / "run" / "state").iterdir()
+    assert int(folder.name) >= images_recorded(tmp_path / "run")
+
+
+def test_loss_falls_and_the_record_holds_every_step(tiny_run):
+    record = read_record(tiny_run / "metrics.jsonl")
+    assert record[-1]["images"] == 1_600
+    losses = [loss for line in record for loss in line["per_step"]["loss"]]
+    assert len(losses) == record[-1]["step"] == 100
+    assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
+    assert all(line["held_out_loss"] > 0 for line in record)
+    assert record[-1]["lambda"] > 0
+    assert all(alive >= 1 for alive in record[-1]["anchors_alive"])
+
+
+def test_held_out_images_are_never_trained_on(tiny):
+    from unweave.batches import Order, split_rows
+
+    dataset = open_dataset(tiny.data, 32, [].append)
+    rows, held_out = split_rows(len(dataset), 0.1, 0)
+    assert len(held_out) == round(0.1 * len(dataset))
+    assert not np.isin(Order(rows, 0).rows_at(0, 5 * len(dataset)), held_out).any()
+
+
+def test_saved_model_is_the_moving_average(tiny_run):
+    tensors = weights(tiny_run)
+    model = unweave.load(tiny_run)
+    for name, tensor in model.unet.state_dict().items():
+        assert torch.equal(tensor, tensors[f"ema.unet.{name}"])
+    assert not torch.equal(tensors["ema.unet.stem.weight"], tensors["model.unet.stem.weight"])
+
+
+def test_loss_that_is_not_finite_stops_with_the_step(tiny, tmp_path, monkeypatch):
+    train(tiny, tmp_path / "run", [].append)
+    add_noise = Schedule.add_noise
+    calls = []
+
+    def break_at_the_thirteenth(self, latents, noise, t):
+        calls.append(1)
+        return add_noise(self, latents, noise, t) * (float("nan") if len(calls) == 13 else 1.0)
+
+    monkeypatch.setattr(Schedule, "add_noise", break_at_the_thirteenth)
+    longer = replace(tiny, train=replace(tiny.train, images=3_200))
+    with pytest.raises(UserError, match=r"loss is nan at step 113 .*Last good checkpoint: .*000000001600") as stop:
+        train(longer, tmp_path / "run", [].append)
+    assert "--train.lr" in str(stop.value)
+
+
+def test_tampered_checkpoint_is_said_and_the_one_before_is_used(tiny, tmp_path):
+    config = replace(tiny, train=replace(tiny.train, save_every_images=800))
+    train(config, tmp_path / "run", [].append)
+    reference = weights(tmp_path / "run")
+    newest = sorted((tmp_path / "run" / "state").iterdir())[-1] / "tensors.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 255
+    newest.write_bytes(content)
+    told = []
+    train(config, tmp_path / "run", told.append)
+    assert any("is damaged" in line for line in told)
+    assert any("going on from 800" in line for line in told)
+    assert all(torch.equal(reference[name], tensor) for name, tensor in weights(tmp_path / "run").items())
+
+
+def test_finished_run_has_nothing_left_to_do(tiny, tiny_run):
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*.safetensors")}
+    train(tiny, tiny_run, [].append)
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*.safetensors")} == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="gloo over spawn is tested on POSIX")
+def test_two_processes_train_refit_and_save_together(tiny, tmp_path):
+    """Without dropout and with frozen BatchNorm statistics aside, two processes see the batch that one would."""
+    options = replace(tiny.train, devices=2, images=1_600)
+    train(replace(tiny, train=options), tmp_path / "two", [].append)
+    record = read_record(tmp_path / "two" / "metrics.jsonl")
+    assert record[-1]["images"] == 1_600
+    assert record[-1]["lambda"] > 0
+    losses = [loss for line in record for loss in line["per_step"]["loss"]]
+    assert len(losses) == 100
+    assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
+    model = unweave.load(tmp_path / "two")
+    assert (model.anchors.num_alive >= 1).all()
+    ranks = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert ranks["train"]["devices"] == 2
