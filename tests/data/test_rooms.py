@@ -136,7 +136,7 @@ def test_orientation_is_the_fastest_factor(rooms):
 def test_each_hue_colours_its_own_surface(rooms):
     scene = [0, 2, 4, 4, 2, 7]
     for column, (y, x) in enumerate([(60, 2), (25, 2), (45, 32)]):
-        changed = [scene[:column] + [hue] + scene[column + 1 :] for hue in (0, 6)]
+        changed = [[*scene[:column], hue, *scene[column + 1 :]] for hue in (0, 6)]
         red, blue = rooms.images(rooms.index(changed)).astype(int)
         assert red[y, x, 0] > 150 > 60 > blue[y, x, 0]
         others = [place for k, place in enumerate([(60, 2), (25, 2), (45, 32)]) if k != column]

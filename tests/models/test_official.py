@@ -7,17 +7,19 @@ import math
 import os
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import VQModel
 
 import unweave
 from unweave.config import ModelConfig, UserError
 from unweave.models import convert as convert_module
 from unweave.models.convert import convert
-from unweave.models.official import EMA, IGNORED, UNET, official_parts
+from unweave.models.official import EMA, IGNORED, UNET, official_parts, write_vq
 from unweave.models.tokenizer import VQ
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.unet import UNet
@@ -129,6 +131,22 @@ def test_every_number_is_used_and_every_tensor_of_ours_is_filled(parts, official
 def test_scale_factor(parts, official_state):
     assert parts.scale_factor == parts.vq["scale"] == torch.tensor(SCALE_FACTOR)
     assert official_parts(official_state).scale_factor == 1
+
+
+def test_the_first_stage_as_a_folder(parts, official_io, tmp_path):
+    """diffusers reads it, and a tokenizer fitted from it has the same weights."""
+    write_vq(parts, tmp_path / "vq")
+    vq = VQModel.from_pretrained(tmp_path / "vq", local_files_only=True, use_safetensors=True).eval()
+    assert vq.config.scaling_factor == parts.scale_factor
+    with torch.no_grad():
+        reconstruction = vq.decode(official_io["first_stage_latents"]).sample
+    assert distance(reconstruction, official_io["first_stage_reconstruction"]) <= 1e-4
+    tokenizer = VQ(replace(CONFIG.tokenizer, folder=str(tmp_path / "vq")), CONFIG.image_size)
+    tokenizer.fit(official_io["images"])
+    assert all(torch.equal(t, parts.vq[name]) for name, t in tokenizer.state_dict().items() if name != "scale")
+    assert tokenizer.scale.item() == pytest.approx(1 / official_io["first_stage_latents"].std().item(), rel=1e-4)
+    with pytest.raises(UserError, match="cannot write"):
+        write_vq(parts, tmp_path / "vq" / "config.json")
 
 
 def test_the_moving_average_is_told_from_the_unet(parts, official_state):

@@ -1,41 +1,47 @@
-"""Rooms, drawn: the scene of Shapes3D (Burgess and Kim 2018) by ray casting, in its factors, order and index.
+"""Shapes3D, drawn (Burgess & Kim 2018): a room with one object, its hues, size, shape and the camera's angle varied.
 
-A picture is linear in its three hues, so that each of the 480 geometries (scale, shape, orientation) is cast once and a
-picture is a look-up. At 32 px a pixel is the mean of four.
-
-n images, H W height and width in pixels.
+A picture depends on its three hues only through look-up: each of the 480 geometries is cast once and kept as layers,
+the share of sky and the brightness of floor, wall and object for each value that a channel of a hue can take.
+At 32 px a pixel is the mean of four.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from unweave.compiled import compiled
 from unweave.data.base import StateSpace
-from unweave.data.scene import AZIMUTHS, RAYS, SCALES, SIZE, SKY, cast
+from unweave.data.rooms_scene import ANGLES, FLOOR, LAYERS, OBJECT, SCALES, SIZE, SKY, WALL, draw
 
-CHUNK = 256  # images at a time: their weights are 20 MB
+VERSION = 1  # raise when the pixels change
+SKY_COLOUR = np.array([153.0, 226.0, 249.0]) / 255
+UNIT = 64  # layers are kept in 1/64 of a grey level
+# Level (0 to 5, in fifths) of the red, green and blue of the fully saturated hues 0, .1, ..., .9
+HUE_LEVELS = np.array(
+    [[5, 0, 0], [5, 3, 0], [4, 5, 0], [1, 5, 0], [0, 5, 2], [0, 5, 5], [0, 2, 5], [1, 0, 5], [4, 0, 5], [5, 0, 3]]
+)
 
 
 class Rooms:
-    """The 480,000 images at 64 or 32 px."""
+    """The 480,000 images of Shapes3D at 64 or 32 px, in the published order."""
 
     name = "rooms"
-    version = "1"
+    version = str(VERSION)
 
     def __init__(self, image_size: int = SIZE):
         assert image_size in (SIZE // 2, SIZE)
         self.image_size = image_size
         names = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
-        self._space = StateSpace(names, (10, 10, 10, len(SCALES), 4, len(AZIMUTHS)))
+        self._space = StateSpace(names, (10, 10, 10, 8, 4, 15))
         self._forget()
 
     def _forget(self) -> None:
-        num_geometries = int(np.prod(self.factor_sizes[3:]))
-        self._weights = np.zeros((num_geometries, self.image_size**2, 5), np.float32)
-        self._is_cast = np.zeros(num_geometries, bool)
+        num_geometries = int(np.prod(self._space.sizes[3:]))
+        self._drawn = np.zeros(num_geometries, bool)
+        self._layers = np.zeros((num_geometries, LAYERS, self.image_size, self.image_size), np.int16)
 
     def __getstate__(self) -> dict[str, int]:
-        return {"image_size": self.image_size}  # geometries are cast anew where they are needed
+        return {"image_size": self.image_size}  # the layers are drawn anew where they are needed
 
     def __setstate__(self, state: dict[str, int]) -> None:
         self.__init__(state["image_size"])
@@ -63,37 +69,33 @@ class Rooms:
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         factors = self._space.factors(indices)
-        pictures = np.empty((len(factors), *self.image_shape), np.uint8)
-        for start in range(0, len(factors), CHUNK):
-            rows = slice(start, start + CHUNK)
-            pictures[rows] = self._draw(factors[rows])
-        return pictures
+        geometries = np.asarray(np.ravel_multi_index(tuple(factors[:, 3:].T), self._space.sizes[3:]))
+        self._draw_missing(geometries)
+        levels = HUE_LEVELS[factors[:, :3]] + np.array([FLOOR, WALL, OBJECT])[:, None]  # (n, 3 surfaces, 3 channels)
+        images = np.empty((len(factors), *self.image_shape), np.uint8)
+        _colour(self._layers, geometries, levels, images)
+        return images
 
-    def _draw(self, factors: np.ndarray) -> np.ndarray:
-        """Factors (n, 6) -> (n, H, W, 3): the weights of the geometries times the colours, cut off at white."""
-        geometry = np.ravel_multi_index(tuple(factors[:, 3:].T), self.factor_sizes[3:])
-        for missing in np.unique(geometry[~self._is_cast[geometry]]):
-            self._weights[missing] = self._cast(*np.unravel_index(missing, self.factor_sizes[3:]))
-            self._is_cast[missing] = True
-        colours = np.empty((len(factors), 5, 3), np.float32)
-        colours[:, :3] = HUES[factors[:, :3]]
-        colours[:, 3:] = SKY, (1.0, 1.0, 1.0)
-        light = np.matmul(self._weights[geometry], colours)  # (n, H W, 3)
-        np.multiply(light, 255, out=light)
-        np.minimum(light, 255, out=light)
-        return np.rint(light, out=light).astype(np.uint8).reshape(len(factors), *self.image_shape)
-
-    def _cast(self, scale: np.intp, shape: np.intp, orientation: np.intp) -> np.ndarray:
-        """Weights (H W, 5) of floor, wall and object hue, sky and white in each pixel: the mean over its rays."""
-        rays = cast(int(shape), float(SCALES[scale]), float(AZIMUTHS[orientation]))
-        per_pixel = SIZE * RAYS // self.image_size
-        return rays.reshape(self.image_size, per_pixel, self.image_size, per_pixel, 5).mean((1, 3)).reshape(-1, 5)
+    def _draw_missing(self, geometries: np.ndarray) -> None:
+        for geometry in np.unique(geometries[~self._drawn[geometries]]):
+            scale, shape, orientation = np.unravel_index(int(geometry), self._space.sizes[3:])
+            layers = np.empty((LAYERS, SIZE, SIZE))
+            draw(SCALES[scale], int(shape), ANGLES[orientation], layers)
+            if self.image_size < SIZE:
+                layers = layers.reshape(LAYERS, self.image_size, 2, self.image_size, 2).mean(axis=(2, 4))
+            self._layers[geometry] = np.rint(layers * 255 * UNIT)
+            self._drawn[geometry] = True
 
 
-def _hues() -> np.ndarray:
-    """The hues 0, 0.1, ..., 0.9 at full saturation and value as RGB (10, 3) in [0, 1]."""
-    sector = (np.array([5, 3, 1]) + np.arange(10)[:, None] * 0.6) % 6
-    return (1 - np.clip(np.minimum(sector, 4 - sector), 0, 1)).astype(np.float32)
-
-
-HUES = _hues()
+@compiled
+def _colour(layers, geometries, levels, images):
+    """Adds up layers (G, LAYERS, H, W) for each image; levels (n, 3, 3) names the layer per surface and channel."""
+    for i in range(len(images)):
+        kept = layers[geometries[i]]
+        for channel in range(3):
+            sky = SKY_COLOUR[channel]
+            floor, wall, thing = levels[i, 0, channel], levels[i, 1, channel], levels[i, 2, channel]
+            for y in range(images.shape[1]):
+                for x in range(images.shape[2]):
+                    value = sky * kept[SKY, y, x] + kept[floor, y, x] + kept[wall, y, x] + kept[thing, y, x]
+                    images[i, y, x, channel] = min(max(value / UNIT + 0.5, 0.0), 255.0)

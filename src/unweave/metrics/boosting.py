@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unweave.compiled import threads
 from unweave.metrics import trees
-from unweave.metrics.compiled import threads
 
 NUM_STAGES = 100
 STEP = 0.1

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unweave.metrics.compiled import compiled
+from unweave.compiled import compiled
 
 ROW_BATCH = 16
 """Rows that the reference draws at a time."""

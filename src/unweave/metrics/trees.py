@@ -11,7 +11,7 @@ complete: nodes 0 to 6 in heap order and eight leaves. A node that is not split 
 import numpy as np
 from numpy.typing import NDArray
 
-from unweave.metrics.compiled import compiled
+from unweave.compiled import compiled
 
 NUM_NODES = 7
 NUM_LEAVES = 8

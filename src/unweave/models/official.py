@@ -7,12 +7,14 @@ way ours groups the numbers (keys and values in one matrix, the units' MLPs in o
 
 import math
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unweave.config import ModelConfig, require
+from unweave.files import explain_os_errors
 from unweave.models.tokenizer import VQ
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.unet import Attention, ResBlock, Stage, Transformer, UNet
@@ -100,6 +102,20 @@ def official_parts(state_dict: State) -> OfficialParts:
         tokenizer.state_dict(),
         tokenizer.scale.item(),
     )
+
+
+def write_vq(parts: OfficialParts, folder: Path) -> None:
+    """Writes the first stage as a diffusers VQModel folder, which `tokenizer.folder` of a new run can name.
+
+    Raises `UserError` when the folder cannot be written.
+    """
+    config = ModelConfig()
+    tokenizer = VQ(config.tokenizer, config.image_size)
+    tokenizer.load_state_dict(parts.vq)
+    tokenizer.vq.register_to_config(scaling_factor=parts.scale_factor)
+    with explain_os_errors(folder, "Free space or choose another folder."):
+        folder.mkdir(parents=True, exist_ok=True)  # which save_pretrained does too, but a file in its way it only logs
+        tokenizer.vq.save_pretrained(folder)
 
 
 def unet_views(unet: UNet) -> State:
