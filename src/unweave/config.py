@@ -265,6 +265,13 @@ class ModelConfig:
             self.latent_size % 2 ** (levels - 1) == 0,
             f"unet.multipliers has {levels} levels: {self.latent_size} px latents cannot be halved {levels - 1} times",
         )
+        widths = [self.latent_size // 2**level for level in range(levels)]
+        for name in ("attention_widths", "skip_dropout_widths"):
+            unknown = sorted(set(getattr(self.unet, name)) - set(widths))
+            require(
+                not unknown,
+                f"unet.{name} has {unknown}: the feature maps of {self.latent_size} px latents are {widths} px",
+            )
 
     @property
     def latent_size(self) -> int:

@@ -85,9 +85,10 @@ def _write_npz(model: DiffusionModel, dataset: FactorDataset, path: Path, batch_
         for name in ("scalars", "tokens", "aligned", "anchors")
     }
     arrays["index"] = np.concatenate([rows for rows, _, _ in parts])
+    arrays["factor_names"] = np.array(dataset.factor_names)
     arrays["factors"] = np.concatenate([factors for _, _, factors in parts])
     with path.open("wb") as file:
-        np.savez(file, **arrays, factor_names=np.array(dataset.factor_names))
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 _WRITERS = {".parquet": _write_parquet, ".npz": _write_npz}

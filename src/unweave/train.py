@@ -106,9 +106,9 @@ def _main(fabric: Fabric, config: RunConfig, folder: Path, tell: Say, dataset: F
     rows, held_out = split_rows(len(dataset), config.data.held_out, config.train.seed)
     record = Record(folder / "metrics.jsonl", silent=not fabric.is_global_zero)
     run = Run(fabric, config, folder, dataset, rows, held_out, record, tell)
-    state = build(run)
-    state.model.trained_on = trained_on
     saved = checkpoint.load(folder, tell)
+    state = build(run, fresh=saved is None)
+    state.model.trained_on = trained_on
     if saved:
         restore(state, saved)
         tell(f"going on from {state.images:,} of {config.train.images:,} images")
@@ -122,13 +122,14 @@ def _silence(_: str) -> None:
     pass
 
 
-def build(run: Run) -> State:
-    """A fresh model on its device, its tokenizer fitted, with optimiser and moving average."""
+def build(run: Run, fresh: bool) -> State:
+    """A model on its device with optimiser and moving average; its tokenizer is fitted unless it will be restored."""
     options = run.config.train
     torch.manual_seed(options.seed)
     model = DiffusionModel(run.config.model)
-    sample = np.random.default_rng((options.seed, 3)).permutation(run.rows)[:NUM_TOKENIZER_IMAGES]
-    run.tell(model.tokenizer.fit(normalise(torch.from_numpy(run.dataset.images(np.sort(sample))))))
+    if fresh:
+        sample = np.random.default_rng((options.seed, 3)).permutation(run.rows)[:NUM_TOKENIZER_IMAGES]
+        run.tell(model.tokenizer.fit(normalise(torch.from_numpy(run.dataset.images(np.sort(sample))))))
     if options.compile:
         model.encoder.compile()
         model.unet.compile()

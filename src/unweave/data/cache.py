@@ -42,9 +42,10 @@ class Cached:
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         rows = self.dataset.index(self.dataset.factors(indices))  # checks them
-        if self._pixels is None:
-            self._pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        return self._pixels[rows]
+        pixels = self._pixels
+        if pixels is None:
+            pixels = self._pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return pixels[rows]
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return self.dataset.factors(indices)

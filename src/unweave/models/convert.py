@@ -6,14 +6,15 @@ from unweave.config import ModelConfig
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import save_model
 from unweave.models.lightning_file import read_state_dict
-from unweave.models.official import official_parts
+from unweave.models.official import official_parts, write_vq
 
 
 def convert(checkpoint: Path, folder: Path) -> None:
     """Writes the model of a published Lightning checkpoint as a model folder; nothing in the checkpoint is executed.
 
     The U-Net is the moving average where the checkpoint has one, as in the published sampler. No checkpoint holds
-    anchors: ours are left without any, so that tokens stay as they are. Raises `UserError` when the file cannot be read
+    anchors: ours are left without any, so that tokens stay as they are. `first_stage` beside the model is its VQModel
+    alone, which `--model.tokenizer.folder` takes for a new run. Raises `UserError` when the file cannot be read
     or is another model's, or when the folder cannot be written.
     """
     parts = official_parts(read_state_dict(checkpoint))
@@ -22,3 +23,4 @@ def convert(checkpoint: Path, folder: Path) -> None:
     model.encoder.load_state_dict(parts.encoder)
     model.tokenizer.load_state_dict(parts.vq)
     save_model(model, folder)
+    write_vq(parts, folder / "first_stage")

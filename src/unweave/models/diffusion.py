@@ -101,7 +101,7 @@ class DiffusionModel(nn.Module):
                 batch = normalise(torch.as_tensor(images[start : start + batch_size]).to(self.device))
                 scalars, tokens = self.encoder(batch)
                 pulled = self.anchors.pull(scalars, tokens, self.encoder.tokens)
-                found.append(tuple(part.cpu() for part in (scalars, tokens, pulled.tokens, pulled.index)))
+                found.append(tuple(part.cpu() for part in (scalars, tokens, pulled.tokens, pulled.gaussian)))
                 if progress:
                     progress(min(start + batch_size, len(images)))
         return Codes(*(torch.cat(parts).numpy() for parts in zip(*found)))

@@ -1,5 +1,7 @@
 """Images as people hold them (uint8 or [0, 1], channels last) and as networks want them ([-1, 1], channels first)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from unweave.config import UserError, require
 
 def check_images(images: np.ndarray | Tensor, image_size: int) -> None:
     """Raises `UserError`, naming what is wrong, unless images are uint8 or float in [0, 1], (n, size, size, 3)."""
-    shape = tuple(getattr(images, "shape", ()))
+    shape: Any = tuple(getattr(images, "shape", ()))
     wanted = f"(n, {image_size}, {image_size}, 3)"
     require(hasattr(images, "dtype"), f"images are a {type(images).__name__}: give a numpy or torch array {wanted}")
     if len(shape) == 3:

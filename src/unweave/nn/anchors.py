@@ -30,7 +30,7 @@ class Pulled(NamedTuple):
 
     tokens: Tensor
     """(B, N, D): the aligned tokens."""
-    index: Tensor
+    gaussian: Tensor
     """(B, N) int64: the Gaussian that each unit belongs to; 0 before the first fit."""
     weight: Tensor
     """(B, N): lambda, 0 to lambda_max."""

@@ -32,7 +32,7 @@ class Ema:
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         live = self._live()
-        torch._foreach_lerp_(list(self.average.values()), [live[name] for name in self.average], 1 - decay)
+        torch._foreach_lerp_(list(self.average.values()), [live[name] for name in self.average], 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, average: Tensors, num_updates: int) -> None:
         """Goes on from a saved average."""

@@ -63,7 +63,10 @@ class _Search:
     """Trials of other numbers of Gaussians, for all units that have not settled at once."""
 
     def __init__(self, points: HeldPoints, covariance: Covariance, criterion: Criterion, reg_covar: float):
-        self.points, self.covariance, self.criterion, self.reg_covar = points, covariance, criterion, reg_covar
+        self.points = points
+        self.covariance: Covariance = covariance
+        self.criterion: Criterion = criterion
+        self.reg_covar = reg_covar
 
     def score(self, points: HeldPoints, fitted: Mixture, log_likelihood: Tensor) -> Tensor:
         """(U,): log-likelihood less half the free parameters times log n (Schwarz 1978); `icl` also less the entropy

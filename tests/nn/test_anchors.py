@@ -1,0 +1,194 @@
+"""Dynamic Gaussian anchors: how many there are, where they pull, and what cannot upset them."""
+
+import threading
+
+import pytest
+import torch
+
+from unweave.config import AnchorConfig, UserError
+from unweave.nn.anchors import Anchors, bins
+from unweave.nn.encoder import UnitMLPs
+
+N, D = 5, 32
+
+
+@pytest.fixture(scope="module")
+def mlps():
+    torch.manual_seed(0)
+    return UnitMLPs(N, (1, 256, 512, D), final_relu=True).requires_grad_(False)
+
+
+def normal(n, seed=0):
+    return torch.randn(n, N, generator=torch.Generator().manual_seed(seed))
+
+
+def levels(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(4, (n, N), generator=generator) + 0.05 * torch.randn(n, N, generator=generator)
+
+
+def fitted(scalars, mlps, reduce=None, **options):
+    anchors = Anchors(AnchorConfig(**options), N, D)
+    anchors.fit(scalars, mlps, seed=0, reduce=reduce)
+    return anchors.eval()
+
+
+@pytest.mark.parametrize("space", ["scalar", "token"])
+@pytest.mark.parametrize("criterion", ["bic", "icl"])
+@pytest.mark.parametrize("n", [1_000, 20_000])
+def test_one_gaussian_is_one_and_four_levels_are_four(mlps, space, criterion, n):
+    assert fitted(normal(n), mlps, space=space, criterion=criterion).num_alive.tolist() == [1] * N
+    assert fitted(levels(n), mlps, space=space, criterion=criterion).num_alive.tolist() == [4] * N
+
+
+def test_levels_are_found_where_they_are(mlps):
+    anchors = fitted(levels(5_000) * 3 - 7, mlps)
+    means = anchors.means[:, :4, 0] * anchors.scale.unsqueeze(1) + anchors.centre
+    assert torch.allclose(means, torch.tensor([-7.0, -4.0, -1.0, 2.0]).double().expand(N, 4), atol=0.05)
+    index = anchors.pull(levels(500) * 3 - 7, mlps(levels(500) * 3 - 7), mlps).gaussian
+    assert torch.equal(index, levels(500).round().long())
+
+
+@pytest.mark.parametrize(
+    ("space", "target"),
+    [("scalar", "scalar"), ("scalar", "anchor_token"), ("scalar", "mean_token"), ("token", "scalar")],
+)
+def test_pull_goes_to_the_anchor_and_weakens_with_distance(mlps, space, target):
+    scalars = levels(2_000)
+    anchors = fitted(scalars, mlps, space=space, target=target, lambda_max=0.3)
+    some = scalars[:64] + 0.2
+    tokens = mlps(some)
+    pulled = anchors.pull(some, tokens, mlps)
+    assert torch.allclose(pulled.weight, 0.3 * torch.exp(-pulled.distance))
+    assert (pulled.weight > 0).all()
+    assert (pulled.weight <= 0.3).all()
+    strong = fitted(scalars, mlps, space=space, target=target, lambda_max=1.0).pull(some, tokens, mlps).tokens
+    moved, whole = (pulled.tokens - tokens).flatten(1), (strong - tokens).flatten(1)
+    assert (torch.nn.functional.cosine_similarity(moved, whole) > 0.9).all()
+    assert (moved.norm(dim=1) < whole.norm(dim=1)).all()
+
+
+def test_scalar_at_its_anchor_stays(mlps):
+    anchors = fitted(levels(3_000), mlps)
+    means = (anchors.means[:, 2, 0] * anchors.scale + anchors.centre[:, 0]).float().unsqueeze(0)
+    pulled = anchors.pull(means, mlps(means), mlps)
+    assert torch.allclose(pulled.tokens, mlps(means), atol=1e-5)
+    assert torch.allclose(pulled.weight, torch.full_like(means, 0.1), atol=1e-6)
+
+
+def test_gradient_is_one_minus_lambda_and_lambda_carries_none(mlps):
+    anchors = fitted(levels(2_000), mlps)
+    scalars = (levels(8, 3) + 0.3).requires_grad_()
+    pulled = anchors.pull(scalars, scalars.unsqueeze(2), lambda s: s.unsqueeze(2))
+    pulled.tokens.sum().backward()
+    assert not pulled.weight.requires_grad
+    assert torch.allclose(scalars.grad, 1 - pulled.weight)
+
+
+def test_pull_of_an_image_does_not_depend_on_its_neighbours(mlps):
+    for options in ({}, {"space": "token"}, {"mode": "official"}):
+        scalars = levels(400)
+        anchors = fitted(scalars, mlps, **options)
+        whole = anchors.pull(scalars[:32], mlps(scalars[:32]), mlps)
+        alone = [anchors.pull(row, mlps(row), mlps) for row in scalars[:32].split(1)]
+        assert torch.allclose(whole.tokens, torch.cat([one.tokens for one in alone]), atol=1e-5)
+        assert torch.equal(whole.gaussian, torch.cat([one.gaussian for one in alone]))
+
+
+def test_identity_before_the_first_fit_and_when_off(mlps):
+    tokens = mlps(normal(4))
+    for mode in ("off", "principled", "official"):
+        pulled = Anchors(AnchorConfig(mode=mode), N, D).pull(normal(4), tokens, mlps)
+        assert torch.equal(pulled.tokens, tokens)
+        assert (pulled.weight == 0).all()
+
+
+def test_published_pull_is_zero_on_relu_tokens_and_not_on_positive_ones(mlps):
+    scalars = normal(600)
+    anchors = fitted(scalars, mlps, mode="official").train()
+    tokens = mlps(scalars[:256])
+    pulled = anchors.pull(scalars[:256], tokens, mlps)
+    assert (pulled.weight == 0).all()
+    assert torch.equal(pulled.tokens, tokens)
+    positive = tokens + 5
+    pulled = anchors.pull(scalars[:256], positive, mlps)
+    low, high = positive.amin((0, 2)), positive.amax((0, 2))
+    scaled = (positive - high[:, None]) / (high - low + 1e-6)[:, None]
+    assert scaled.max() == 0
+    anchor = anchors.means[torch.arange(N), pulled.gaussian].float()
+    expected = 0.1 * torch.exp(-((positive - anchor) / (positive + 1e-6)).abs().mean())
+    assert expected > 0
+    assert torch.allclose(pulled.weight, expected.expand_as(pulled.weight))
+    assert torch.allclose(pulled.tokens, expected * anchor + (1 - expected) * positive, atol=1e-6)
+
+
+def test_published_fit_keeps_its_limits_and_its_seed(mlps):
+    first, again = (fitted(normal(300), mlps, mode="official", k_max=12) for _ in range(2))
+    assert torch.equal(first.means, again.means)
+    assert (first.num_alive <= 12).all()
+    assert first.means.isfinite().all()
+
+
+def test_strange_units(mlps):
+    scalars = normal(500)
+    scalars[:, 0] = 3.25
+    scalars[:, 1] = (torch.arange(500) % 2).float()
+    anchors = fitted(scalars, mlps)
+    assert anchors.num_alive[0] == 1
+    assert anchors.num_alive[1] == 2
+    pulled = anchors.pull(scalars, mlps(scalars), mlps)
+    assert pulled.tokens.isfinite().all()
+    assert torch.allclose(pulled.distance[:, :2], torch.zeros(500, 2), atol=1e-5)
+    few = fitted(scalars[:3], mlps)
+    assert few.pull(scalars[:3], mlps(scalars[:3]), mlps).tokens.isfinite().all()
+    scalars[7, 4] = float("nan")
+    with pytest.raises(UserError, match="unit 4 has scalars that are not finite"):
+        fitted(scalars, mlps)
+
+
+def test_shapes_that_are_no_clusters(mlps):
+    uniform = torch.rand(20_000, N, generator=torch.Generator().manual_seed(0))
+    assert fitted(uniform, mlps).num_alive.tolist() == [1] * N
+    assert (fitted(normal(5_000).exp(), mlps).num_alive <= 4).all()
+    assert (fitted(uniform[:2_000], mlps, criterion="bic", k_max=6).num_alive <= 6).all()
+
+
+def test_shards_equal_the_whole(mlps):
+    """Two threads stand in for two processes: each has half of the images and a sum between them."""
+    scalars = levels(1_000)
+    barrier, parts, results = threading.Barrier(2), [None, None], [None, None]
+
+    def work(rank):
+        def reduce(tensor):
+            parts[rank] = tensor
+            barrier.wait()
+            total = parts[0] + parts[1]
+            barrier.wait()
+            return total
+
+        results[rank] = fitted(scalars[rank::2], mlps, reduce)
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    whole = fitted(scalars, mlps)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(results[0].state_dict()[name], results[1].state_dict()[name])
+        assert torch.allclose(results[0].state_dict()[name].double(), tensor.double(), atol=1e-6), name
+
+
+def test_bins_keep_number_mean_and_outliers():
+    scalars = normal(3_000)
+    scalars[0, 0] = 1e4
+    values, counts = bins(scalars)
+    assert torch.equal(counts.sum(1), torch.full((N,), 3_000.0).double())
+    assert torch.allclose((values * counts).sum(1) / 3_000, scalars.double().mean(0), atol=1e-9)
+    assert (values == 1e4).any()
+
+
+def test_anchors_survive_a_checkpoint(mlps):
+    anchors = fitted(levels(800), mlps)
+    copy = Anchors(AnchorConfig(), N, D)
+    copy.load_state_dict(anchors.state_dict())
+    some = normal(16)
+    assert torch.equal(copy.pull(some, mlps(some), mlps).tokens, anchors.pull(some, mlps(some), mlps).tokens)
