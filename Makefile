@@ -18,7 +18,7 @@ demo: .venv/.demo-$(TORCH)
 	$(BIN)/unweave demo
 
 test: .venv/.test-$(TORCH)
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports

@@ -35,7 +35,8 @@ def command(config, folder):
 
 def weights(folder):
     newest = sorted((folder / "state").iterdir())[-1]
-    return load_file(newest / "tensors.safetensors")
+    tensors = load_file(newest / "tensors.safetensors")
+    return {name: tensor.clone() for name, tensor in tensors.items()}  # not a view of a file that a test may change
 
 
 def lines(folder):

@@ -62,7 +62,7 @@ def _cpu(num_units: int, width: int, skip_dropout: float, anchors: AnchorConfig)
 CPU_ANCHORS = AnchorConfig(fit_every_images=48_000, max_points=20_000)
 
 CPU_TRAIN = TrainConfig(
-    images=480_000,
+    images=192_000,
     batch_size=64,
     lr=2e-3,
     warmup_images=6_400,

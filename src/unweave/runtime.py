@@ -1,5 +1,6 @@
 """Devices, processes, precision and seeds; the only file that imports Fabric."""
 
+import functools
 import hashlib
 import os
 import re
@@ -40,7 +41,8 @@ def _spawn(fabric: Fabric, main: Callable[..., Any], *args: Any) -> Any:
     """Launches the processes and waits; Ctrl-C is theirs to answer, and a user's mistake stays one line."""
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        return fabric.launch(main, *args)
+        # as one object: Fabric copies arguments field by field, which frozen options refuse
+        return fabric.launch(functools.partial(_call, main, args))
     except ProcessRaisedException as error:
         mistake = re.search(r"unweave\.config\.UserError: (.*)", str(error))
         if mistake:
@@ -48,6 +50,10 @@ def _spawn(fabric: Fabric, main: Callable[..., Any], *args: Any) -> Any:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _call(main: Callable[..., Any], args: tuple[Any, ...], fabric: Fabric) -> Any:
+    return main(fabric, *args)
 
 
 def device(name: str = "auto") -> torch.device:

@@ -160,15 +160,19 @@ def fit(run: Run, state: State) -> None:
             tally.parts.append(train_step(run, state, next(feed)))
             state.seconds = time.monotonic() - start
             ended = state.images >= options.images
-            if ended or crosses(before, state.images, run.config.model.anchors.fit_every_images):
-                fit_anchors(run, state, averaged=ended)
-            if ended or crosses(before, state.images, options.log_every_images):
+            fitting = ended or crosses(before, state.images, run.config.model.anchors.fit_every_images)
+            saving = ended or crosses(before, state.images, options.save_every_images)
+            if fitting or saving or crosses(before, state.images, options.log_every_images):
                 display.update(state.images, log(run, state, tally))
                 tally = Tally()
-            if ended or crosses(before, state.images, options.save_every_images):
-                save(run, state, tally)
+            if fitting:
+                fit_anchors(run, state, averaged=ended)
+            if saving:
+                save(run, state)
         if state.images < options.images:
-            save(run, state, tally)
+            if tally.parts:
+                log(run, state, tally)
+            save(run, state)
 
 
 def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -274,9 +278,9 @@ def held_out_loss(run: Run, state: State) -> float | None:
             return float(state.model(normalise(images)).total)
 
 
-def save(run: Run, state: State, tally: Tally) -> None:
-    """Writes a checkpoint and the model folder; nothing is written when a loss since the last one is not finite."""
-    finite_series(run, state, tally)
+def save(run: Run, state: State) -> None:
+    """Writes a checkpoint and the model folder. Comes after `log`, which stops at a loss that is not finite: what is
+    saved is good, and a resumed run writes the same lines as an uninterrupted one."""
     if run.quiet:
         return
     checkpoint.save(run.folder, snapshot(state))

@@ -69,8 +69,25 @@ def search(rooms, frame):
 
 def test_every_published_frame_is_near(pairs):
     frames, _, drawn = pairs
-    assert errors(frames, drawn).max() <= 6
-    assert errors(frames, drawn).mean() <= 3.5
+    assert errors(frames, drawn).max() <= 5.5  # a palette of 256 colours alone makes up to 5
+    assert errors(frames, drawn).mean() <= 2.8
+
+
+def test_notebook_images_are_the_same_once_plotted(pairs):
+    frames, _, drawn = (part[:25] for part in pairs)
+    assert errors(frames, plotted(drawn)).max() <= 1
+    assert errors(frames, plotted(drawn)).mean() <= 0.75
+
+
+def plotted(drawn):
+    """The 25 notebook images as their figure shows them: its plot skipped and repeated some rows and columns."""
+    upper = [*range(16), 17, 18, 19, 21, 22, 23, 26, 27, 30, 34, 38]  # in the first three lines of the figure
+    lower = [*range(15), 16, 17, 18, 20, 21, 22, 24, 25, 28, 29, 32, 36]
+    rows, columns = np.tile(np.arange(64), (25, 1)), np.arange(64)
+    rows[:15, upper] += 1
+    rows[15:, lower] += 1
+    columns[[4, 59]] += [1, -1]
+    return drawn[np.arange(25)[:, None, None], rows[:, :, None], columns]
 
 
 def test_search_finds_the_factors_of_the_animation(rooms, animation):
@@ -101,13 +118,14 @@ def object_mask(image, row):
 
 
 def test_edges_of_the_walls_agree(rooms, pairs):
-    for frame, row, drawn in zip(*pairs):
+    frames, factors, drawn = pairs
+    for frame, row, ours in zip(frames, factors, np.concatenate([plotted(drawn[:25]), drawn[25:]])):
         columns = columns_without_object(rooms, row)
-        top = [edge(image[4:27], SKY * 255, image[26])[columns] for image in (frame, drawn)]
-        assert np.abs(top[0] - top[1]).mean() <= 1
+        top = [edge(image[4:27], SKY * 255, image[26])[columns] for image in (frame, ours)]
+        assert np.abs(top[0] - top[1]).mean() <= 0.5
         if row[0] != row[1]:
-            foot = [edge(image[32:48], image[32], image[47])[columns] for image in (frame, drawn)]
-            assert np.abs(foot[0] - foot[1]).mean() <= 1
+            foot = [edge(image[32:48], image[32], image[47])[columns] for image in (frame, ours)]
+            assert np.abs(foot[0] - foot[1]).mean() <= 0.7
 
 
 def columns_without_object(rooms, row):

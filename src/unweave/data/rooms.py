@@ -1,8 +1,8 @@
 """Shapes3D, drawn (Burgess & Kim 2018): a room with one object, its hues, size, shape and the camera's angle varied.
 
 A picture depends on its three hues only through look-up: each of the 480 geometries is cast once and kept as layers,
-the share of sky and the brightness of floor, wall and object for each value that a channel of a hue can take.
-At 32 px a pixel is the mean of four.
+the share of sky and the brightness of floor, wall and object for each value that a channel of a hue can take. As in the
+published images, 192 x 192 rays become 64 x 64 pixels by Lanczos's filter. At 32 px a pixel is the mean of four.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,19 @@ import numpy as np
 
 from unweave.compiled import compiled
 from unweave.data.base import StateSpace
-from unweave.data.rooms_scene import ANGLES, FLOOR, LAYERS, OBJECT, SCALES, SIZE, SKY, WALL, draw
+from unweave.data.rooms_scene import ANGLES, FLOOR, OBJECT, SCALES, SKY, WALL, cast
 
-VERSION = 1  # raise when the pixels change
+VERSION = 2  # raise when the pixels change
+SIZE = 64
+RAYS = 3 * SIZE  # along each side
 SKY_COLOUR = np.array([153.0, 226.0, 249.0]) / 255
 UNIT = 64  # layers are kept in 1/64 of a grey level
-# Level (0 to 5, in fifths) of the red, green and blue of the fully saturated hues 0, .1, ..., .9
-HUE_LEVELS = np.array(
+LEVELS = np.linspace(0, 1, 6)  # what a channel of the fully saturated hues 0, .1, ..., .9 can be
+HUE_LEVELS = np.array(  # their red, green and blue, as places in LEVELS
     [[5, 0, 0], [5, 3, 0], [4, 5, 0], [1, 5, 0], [0, 5, 2], [0, 5, 5], [0, 2, 5], [1, 0, 5], [4, 0, 5], [5, 0, 3]]
 )
+FIRST_LAYERS = np.array([1, 1 + len(LEVELS), 1 + 2 * len(LEVELS)])  # of floor, wall, object; layer 0 is the sky
+NUM_LAYERS = 1 + 3 * len(LEVELS)
 
 
 class Rooms:
@@ -38,7 +42,7 @@ class Rooms:
     def _forget(self) -> None:
         num_geometries = int(np.prod(self._space.sizes[3:]))
         self._drawn = np.zeros(num_geometries, bool)
-        self._layers = np.zeros((num_geometries, LAYERS, self.image_size, self.image_size), np.int16)
+        self._layers = np.zeros((num_geometries, NUM_LAYERS, SIZE, SIZE), np.int16)
 
     def __getstate__(self) -> dict[str, int]:
         return {"image_size": self.image_size}  # the layers are drawn anew where they are needed
@@ -71,25 +75,48 @@ class Rooms:
         factors = self._space.factors(indices)
         geometries = np.asarray(np.ravel_multi_index(tuple(factors[:, 3:].T), self._space.sizes[3:]))
         self._draw_missing(geometries)
-        levels = HUE_LEVELS[factors[:, :3]] + np.array([FLOOR, WALL, OBJECT])[:, None]  # (n, 3 surfaces, 3 channels)
-        images = np.empty((len(factors), *self.image_shape), np.uint8)
+        levels = HUE_LEVELS[factors[:, :3]] + FIRST_LAYERS[:, None]  # (n, 3 surfaces, 3 channels)
+        images = np.empty((len(factors), SIZE, SIZE, 3), np.uint8)
         _colour(self._layers, geometries, levels, images)
-        return images
+        if self.image_size == SIZE:
+            return images
+        halves = np.empty((len(factors), *self.image_shape), np.uint8)
+        _halve(images, halves)
+        return halves
 
     def _draw_missing(self, geometries: np.ndarray) -> None:
         for geometry in np.unique(geometries[~self._drawn[geometries]]):
             scale, shape, orientation = np.unravel_index(int(geometry), self._space.sizes[3:])
-            layers = np.empty((LAYERS, SIZE, SIZE))
-            draw(SCALES[scale], int(shape), ANGLES[orientation], layers)
-            if self.image_size < SIZE:
-                layers = layers.reshape(LAYERS, self.image_size, 2, self.image_size, 2).mean(axis=(2, 4))
+            layers = _layers(int(shape), SCALES[scale], ANGLES[orientation])
             self._layers[geometry] = np.rint(layers * 255 * UNIT)
             self._drawn[geometry] = True
 
 
+def _layers(shape: int, scale: float, angle: float) -> np.ndarray:
+    """Layers (NUM_LAYERS, 64, 64) of one geometry, about 0 to 1: the filter overshoots a little at edges."""
+    surface, shade, gloss = np.empty((3, RAYS, RAYS), np.float32)
+    cast(shape, scale, angle, surface, shade, gloss)
+    rays = np.empty((NUM_LAYERS, RAYS, RAYS), np.float32)
+    rays[0] = surface == SKY
+    for first, kind in zip(FIRST_LAYERS, (FLOOR, WALL, OBJECT)):
+        lit = np.minimum(LEVELS[:, None, None].astype(np.float32) * shade + gloss, 1)
+        rays[first : first + len(LEVELS)] = np.where(surface == kind, lit, 0)
+    return LANCZOS @ rays @ LANCZOS.T
+
+
+def _lanczos() -> np.ndarray:
+    """Lanczos's filter (64, 192), three lobes a side."""
+    distance = (np.arange(RAYS) + 0.5) * SIZE / RAYS - np.arange(SIZE)[:, None] - 0.5  # in pixels
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+LANCZOS = _lanczos()
+
+
 @compiled
 def _colour(layers, geometries, levels, images):
-    """Adds up layers (G, LAYERS, H, W) for each image; levels (n, 3, 3) names the layer per surface and channel."""
+    """Adds up layers (G, NUM_LAYERS, H, W) for each image; levels (n, 3, 3) names the layer per surface and channel."""
     for i in range(len(images)):
         kept = layers[geometries[i]]
         for channel in range(3):
@@ -97,5 +124,19 @@ def _colour(layers, geometries, levels, images):
             floor, wall, thing = levels[i, 0, channel], levels[i, 1, channel], levels[i, 2, channel]
             for y in range(images.shape[1]):
                 for x in range(images.shape[2]):
-                    value = sky * kept[SKY, y, x] + kept[floor, y, x] + kept[wall, y, x] + kept[thing, y, x]
+                    value = sky * kept[0, y, x] + kept[floor, y, x] + kept[wall, y, x] + kept[thing, y, x]
                     images[i, y, x, channel] = min(max(value / UNIT + 0.5, 0.0), 255.0)
+
+
+@compiled
+def _halve(images, halves):
+    """The mean of four pixels, for images (n, 2 H, 2 W, 3)."""
+    for i in range(len(halves)):
+        for y in range(halves.shape[1]):
+            for x in range(halves.shape[2]):
+                for channel in range(3):
+                    four = 2  # so that dividing rounds
+                    for dy in range(2):
+                        for dx in range(2):
+                            four += images[i, 2 * y + dy, 2 * x + dx, channel]
+                    halves[i, y, x, channel] = four // 4

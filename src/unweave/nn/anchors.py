@@ -194,7 +194,7 @@ def nearest(fitted: Mixture, x: Tensor) -> Tensor:
     log_joint = fitted.weights.log() + fitted.log_det - 0.5 * whitened.square().sum(-1)  # (m, N, K)
     best = log_joint.amax(-1, keepdim=True)
     places = torch.arange(log_joint.shape[-1], device=x.device)
-    return torch.where(log_joint == best, places, log_joint.shape[-1]).amin(-1)
+    return torch.where(log_joint == best, places, places[-1]).amin(-1)  # NaN equals nothing: the last one
 
 
 def bins(scalars: Tensor, reduce: Reduce | None = None) -> tuple[Tensor, Tensor]:

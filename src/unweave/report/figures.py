@@ -1,5 +1,6 @@
 """Figures from arrays: grids of images with names on the rows and columns, and the unit-by-factor matrix."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from unweave.files import write_atomically
 
 DPI = 110
+LETTERS_PER_INCH = 15
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -36,7 +38,10 @@ def image_grid(
     """Images (r, c, H, W, 3) uint8 as one PNG; the first `gap_after` columns stand apart from the others."""
     num_rows, num_columns, height, width = images.shape[:4]
     side = 0.62  # inches per image
-    figure = plt.figure(figsize=(side * num_columns + 1.5, side * num_rows * height / width + 1.25))
+    wide = side * num_columns + 1.5
+    lines = textwrap.wrap(caption, int(wide * LETTERS_PER_INCH))
+    above = 0.7 + 0.13 * len(lines)  # inches for title, caption and the names of the columns
+    figure = plt.figure(figsize=(wide, side * num_rows * height / width + above + 0.15))
     grid = figure.add_gridspec(
         num_rows,
         num_columns + bool(gap_after),
@@ -45,7 +50,7 @@ def image_grid(
         hspace=0.06,
         left=1.2 / figure.get_figwidth(),
         right=1 - 0.15 / figure.get_figwidth(),
-        top=1 - 0.85 / figure.get_figheight(),
+        top=1 - above / figure.get_figheight(),
         bottom=0.15 / figure.get_figheight(),
     )
     for row in range(num_rows):
@@ -61,7 +66,7 @@ def image_grid(
             if column == 0 and rows:
                 axes.set_ylabel(rows[row], fontsize=7, rotation=0, ha="right", va="center")
     figure.text(0.01, 1 - 0.06 / figure.get_figheight(), title, fontsize=10, weight="bold", va="top")
-    figure.text(0.01, 1 - 0.27 / figure.get_figheight(), caption, fontsize=7.5, color="0.35", va="top")
+    figure.text(0.01, 1 - 0.27 / figure.get_figheight(), "\n".join(lines), fontsize=7.5, color="0.35", va="top")
     return save_figure(figure, path)
 
 
