@@ -67,10 +67,10 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path):
     checkpoint.save(tmp_path, saved(10))
     code = f"""
 import pathlib, resource, signal, torch
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 from unweave import checkpoint
 from unweave.config import UserError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # after the imports, which may write compiled code
 try:
     checkpoint.save(pathlib.Path({str(tmp_path)!r}), checkpoint.Checkpoint(20, {{"a": torch.zeros(5000)}}, {{}}))
 except UserError as error:

@@ -58,9 +58,10 @@ def test_swapping_every_unit_gives_the_target(model, images):
     source, target = images[:3], images[20:23]
     grid = swap(model, source, target, steps=10)
     assert np.array_equal(grid[:, 0], reconstruct(model, source, 10))
-    mixed = model.encode(source).aligned
+    start = model.encode(source).aligned
+    mixed = start.copy()
     for unit in range(mixed.shape[1]):
-        alone = mixed.copy()
+        alone = start.copy()
         alone[:, unit] = model.encode(target).aligned[:, unit]
         drawn = model.decode(alone, 10, noise=model.draw_noise(1, 0))
         assert np.abs(drawn.astype(int) - grid[:, 2 + unit]).max() <= 1

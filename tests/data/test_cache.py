@@ -64,10 +64,10 @@ def test_failure_while_drawing_leaves_nothing(tmp_path):
 def test_full_disk_is_an_error_that_names_the_folder_and_the_remedy(tmp_path):
     code = f"""
 import pathlib, resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
 from tests.data.test_base import Toy
 from unweave.data.cache import cached
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))  # after the imports, which may write compiled code
 cached(Toy(), pathlib.Path({str(tmp_path)!r}), 1.0, print)
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
