@@ -41,8 +41,8 @@ def machine() -> dict[str, Any]:
 
 def write(name: str, numbers: dict[str, Any]) -> Path:
     """Writes `numbers` to `benchmarks/results/NAME.json` beside command, commit, machine and date; returns the path."""
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python", os.path.relpath(sys.argv[0], RESULTS.parent.parent), *sys.argv[1:]])
     record = {
         "command": command,

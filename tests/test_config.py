@@ -12,11 +12,8 @@ from unweave.config import (
     TrainConfig,
     UNetConfig,
     UserError,
-    differences,
-    from_dict,
-    read_json,
-    to_json,
 )
+from unweave.configfile import differences, from_dict, read_json, to_json
 from unweave.presets import PRESETS
 
 

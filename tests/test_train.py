@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 import unweave
+from unweave.cli import main
 from unweave.config import UserError
-from unweave.data import open_dataset
+from unweave.data import Rooms, open_dataset
+from unweave.data.arrays import ArrayImages
 from unweave.nn.noise import Schedule
 from unweave.record import read_record
 from unweave.train import train
@@ -117,9 +120,9 @@ def test_held_out_images_are_never_trained_on(tiny):
 def test_saved_model_is_the_moving_average(tiny_run):
     tensors = weights(tiny_run)
     model = unweave.load(tiny_run)
-    for name, tensor in model.unet.state_dict().items():
-        assert torch.equal(tensor, tensors[f"ema.unet.{name}"])
-    assert not torch.equal(tensors["ema.unet.stem.weight"], tensors["model.unet.stem.weight"])
+    for name, tensor in model.denoiser.state_dict().items():
+        assert torch.equal(tensor, tensors[f"ema.denoiser.{name}"])
+    assert not torch.equal(tensors["ema.denoiser.stem.weight"], tensors["model.denoiser.stem.weight"])
 
 
 def test_loss_that_is_not_finite_stops_with_the_step(tiny, tmp_path, monkeypatch):
@@ -174,3 +177,53 @@ def test_two_processes_train_refit_and_save_together(tiny, tmp_path):
     assert (model.anchors.num_alive >= 1).all()
     ranks = json.loads((tmp_path / "two" / "config.json").read_text())
     assert ranks["train"]["devices"] == 2
+
+
+@pytest.mark.parametrize("prediction", ["noise", "v", "image", "flow"])
+@pytest.mark.parametrize("denoiser", ["unet", "transformer"])
+def test_every_denoiser_learns_every_prediction(denoiser, prediction, tiny, tmp_path):
+    noise = replace(tiny.model.noise, prediction=prediction, weighting="min_snr" if prediction == "noise" else "none")
+    model = replace(tiny.model, denoiser=denoiser, noise=noise)
+    train(replace(tiny, model=model, train=replace(tiny.train, images=1_280)), tmp_path / "run", [].append)
+    losses = [loss for line in read_record(tmp_path / "run" / "metrics.jsonl") for loss in line["per_step"]["loss"]]
+    assert np.mean(losses[-20:]) < 0.95 * np.mean(losses[:20])
+    model = unweave.load(tmp_path / "run")
+    images = open_dataset(tiny.data, 32, [].append).images(np.arange(2))
+    assert np.isfinite(model.encode(images).aligned).all()
+    assert model.decode(model.encode(images).aligned, steps=10).std() > 1
+
+
+def test_the_model_is_shown_as_it_is_saved(tiny, tmp_path):
+    seen = []
+    options = replace(tiny.train, save_every_images=800)
+    train(
+        replace(tiny, train=options),
+        tmp_path / "run",
+        [].append,
+        on_save=lambda model: seen.append((model.history["images"], model.training, model.denoiser.state_dict())),
+    )
+    assert [(images, training) for images, training, _ in seen] == [(800, False), (1_600, False)]
+    saved = unweave.load(tmp_path / "run").denoiser.state_dict()
+    plain = tmp_path / "plain"
+    train(replace(tiny, train=options), plain, [].append)
+    again = unweave.load(plain).denoiser.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in saved.items())  # looking changes nothing
+
+
+def test_one_image_is_enough_to_train_and_none_is_not(tiny, tmp_path):
+    image = Rooms(32).images([0])
+    train(tiny, tmp_path / "one", [].append, dataset=ArrayImages(image))
+    assert np.isfinite(unweave.load(tmp_path / "one").encode(image).scalars).all()
+    with pytest.raises(UserError, match="the data set has no images"):
+        train(tiny, tmp_path / "none", [].append, dataset=ArrayImages(image[:0]))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody may write")
+@pytest.mark.parametrize("option", ["--run", "--data.cache"])
+def test_a_place_that_cannot_be_written_is_named(option, tmp_path, capsys):
+    arguments = ["train", "tiny", "--run", str(tmp_path / "run"), "--data.cache", str(tmp_path)]
+    arguments[arguments.index(option) + 1] = "/proc/unweave"
+    assert main(arguments) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ")
+    assert "/proc/unweave" in said

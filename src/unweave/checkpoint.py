@@ -22,7 +22,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from unweave.config import RunConfig, differences, read_json, require, to_json
+from unweave.config import RunConfig, require
+from unweave.configfile import differences, read_json, to_json
 from unweave.files import explain_os_errors, sync, write_text
 
 Tensors = dict[str, torch.Tensor]

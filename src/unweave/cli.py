@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unweave.config import UserError, require, to_json
+from unweave.config import UserError, require
+from unweave.configfile import to_json
 from unweave.presets import PRESETS
 
 PresetArgument = tyro.extras.subcommand_type_from_defaults(

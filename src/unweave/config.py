@@ -1,17 +1,11 @@
-"""Every knob, in one place: frozen dataclasses without torch, to and from JSON.
+"""Every knob, in one place: frozen dataclasses without torch.
 
 The line under a field is its help text on the command line. Validation happens when a config is made, so a config
 that exists is a config that can be used. Defaults are those of the published Shapes3D run.
 """
 
-import dataclasses
-import json
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-T = TypeVar("T")
+from typing import Literal
 
 
 class UserError(Exception):
@@ -78,6 +72,9 @@ class TokenizerConfig:
     """Latent channels: 3 for `pixels`, the published `vq` has 3, `patch` keeps this many principal components."""
     downsample: int = 4
     """Image width / latent width: 1 for `pixels`, 4 for the published `vq`, the patch width for `patch`."""
+    whitening: float = 0.0
+    """`patch` only, 0 to 1: a component of standard deviation s is divided by s ** whitening. Above 0, details that
+    take few pixels count beside large areas."""
     folder: str = ""
     """Folder of the trained VQModel (`vq` only). Read once, before training; then its weights are in the model."""
     vq: VQConfig = field(default_factory=VQConfig)
@@ -85,6 +82,7 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         require(self.channels >= 1, f"tokenizer.channels is {self.channels}: must be at least 1")
         require(self.downsample >= 1, f"tokenizer.downsample is {self.downsample}: must be at least 1")
+        require(0 <= self.whitening <= 1, f"tokenizer.whitening is {self.whitening}: choose from 0 to 1")
         if self.kind == "pixels":
             require(
                 self.channels == 3 and self.downsample == 1,
@@ -181,8 +179,31 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
+class TransformerConfig:
+    """Denoiser without convolutions, for latents of few positions, where it is many times faster than a U-Net."""
+
+    width: int = 64
+    """Width of the network."""
+    depth: int = 2
+    """Blocks."""
+    num_heads: int = 4
+    """Attention heads."""
+    self_attention: bool = False
+    """Whether positions attend to each other. Without, what they have in common must come from the units."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "num_heads"):
+            require(getattr(self, name) >= 1, f"transformer.{name} is {getattr(self, name)}: must be at least 1")
+        require(self.width % 2 == 0, f"transformer.width is {self.width}: must be even")
+        require(
+            self.width % self.num_heads == 0,
+            f"transformer.num_heads is {self.num_heads}: must divide transformer.width {self.width}",
+        )
+
+
+@dataclass(frozen=True)
 class NoiseConfig:
-    """Variance-preserving noise schedule and what the network predicts (method section 1.2)."""
+    """Noise schedule, what the network predicts, at which times it trains and how each counts (method section 1.2)."""
 
     num_steps: int = 1000
     """T, the number of noise levels."""
@@ -190,8 +211,19 @@ class NoiseConfig:
     """First beta of the scaled-linear schedule."""
     beta_end: float = 0.0155
     """Last beta."""
-    prediction: Literal["noise", "v"] = "noise"
-    """What the U-Net predicts: `noise` is the paper's, `v` = sqrt(abar) noise - sqrt(1 - abar) latent."""
+    prediction: Literal["noise", "v", "image", "flow"] = "noise"
+    """What the denoiser predicts: `noise` is the paper's; `v` = sqrt(abar) noise - sqrt(1 - abar) latent; `image`, the
+    clean latent; `flow` = noise - latent, on a straight path from one to the other in place of the betas."""
+    weighting: Literal["none", "min_snr"] = "none"
+    """How the error at each time counts: as the prediction has it, or as min(SNR, snr_gamma) in the clean latent."""
+    snr_gamma: float = 5.0
+    """Where `min_snr` stops counting the error more as there is less noise."""
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    """Distribution of the times trained at, as a part of num_steps: even, or the sigmoid of a normal number."""
+    times_mean: float = 0.0
+    """Mean of that normal number: above 0 is towards noise."""
+    times_std: float = 1.0
+    """Its standard deviation."""
 
     def __post_init__(self) -> None:
         require(self.num_steps >= 2, f"noise.num_steps is {self.num_steps}: must be at least 2")
@@ -199,6 +231,8 @@ class NoiseConfig:
             0 < self.beta_start <= self.beta_end < 1,
             f"noise.beta_start, beta_end are {self.beta_start}, {self.beta_end}: need 0 < start <= end < 1",
         )
+        for name in ("snr_gamma", "times_std"):
+            require(getattr(self, name) > 0, f"noise.{name} is {getattr(self, name)}: must be positive")
 
 
 @dataclass(frozen=True)
@@ -248,19 +282,27 @@ class ModelConfig:
     image_size: int = 64
     """Height and width of the images in pixels."""
     loss: Literal["l1", "l2"] = "l1"
-    """Distance between the U-Net's prediction and its target."""
+    """Distance between the denoiser's prediction and its target."""
+    denoiser: Literal["unet", "transformer"] = "unet"
+    """The network that redraws the image from the units: the published `unet`, or a small `transformer`."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
 
     def __post_init__(self) -> None:
-        down, levels = self.tokenizer.downsample, len(self.unet.multipliers)
+        down = self.tokenizer.downsample
         require(
             self.image_size % down == 0,
             f"tokenizer.downsample is {down}: must divide model.image_size {self.image_size}",
         )
+        if self.denoiser == "unet":
+            self._check_unet()
+
+    def _check_unet(self) -> None:
+        levels = len(self.unet.multipliers)
         require(
             self.latent_size % 2 ** (levels - 1) == 0,
             f"unet.multipliers has {levels} levels: {self.latent_size} px latents cannot be halved {levels - 1} times",
@@ -334,68 +376,3 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as nested dicts of JSON values."""
-    return dataclasses.asdict(config)
-
-
-def to_json(config: Any) -> str:
-    """A config dataclass as JSON text."""
-    return json.dumps(to_dict(config), indent=2) + "\n"
-
-
-def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T:
-    """The inverse of `to_dict`. Raises `UserError` for unknown names and wrong types, naming them.
-
-    Missing names take their defaults, so that older files stay readable.
-    """
-    require(isinstance(values, dict), f"{where} should be a JSON object, found {values!r}")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    require(not unknown, f"{where} has unknown options {unknown}: known are {sorted(hints)}")
-    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, where)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        require(value in arguments, f"{where} is {value!r}: choose from {list(arguments)}")
-        return value
-    if origin is tuple:
-        require(isinstance(value, list | tuple), f"{where} is {value!r}: should be a list")
-        return tuple(_value(arguments[0], item, where) for item in value)
-    if origin is dict:
-        require(isinstance(value, dict), f"{where} is {value!r}: should be an object")
-        return {_value(arguments[0], k, where): _value(arguments[1], v, where) for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    right = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    require(right, f"{where} is {value!r}: should be {hint.__name__}")
-    return value
-
-
-def read_json(kind: type[T], path: Path) -> T:
-    """A config from a JSON file. Raises `UserError` naming the file when it is missing or not valid."""
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
-    return from_dict(kind, values, str(path))
-
-
-def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
-    """The options in which two configs of one kind differ, as `name: ours -> theirs` lines."""
-    found = []
-    for item in dataclasses.fields(ours):
-        a, b = getattr(ours, item.name), getattr(theirs, item.name)
-        if dataclasses.is_dataclass(a) and not isinstance(a, type):
-            found += differences(a, b, f"{prefix}{item.name}.")
-        elif a != b:
-            found.append(f"{prefix}{item.name}: {a!r} -> {b!r}")
-    return found

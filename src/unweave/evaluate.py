@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from unweave.config import require, to_dict
+from unweave.config import require
+from unweave.configfile import to_dict
 from unweave.data.base import FactorDataset
 from unweave.files import write_text
 from unweave.metrics import boosting, cell_index, dci, factor_vae_score, sample_rows
@@ -44,12 +45,12 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = FeatureExtractor(model.config.encoder, size).to(model.device)
-    results = {
-        "scores": _score(scalars_of(model.encoder, dataset, "encoding", quiet), dataset, seed, "scoring", quiet),
-        "untrained": _score(
-            scalars_of(untrained, dataset, "encoding, untrained", quiet), dataset, seed, "scoring, untrained", quiet
-        ),
-    }
+
+    def scores_of(encoder: FeatureExtractor, which: str) -> dict[str, Any]:
+        codes = standardise(scalars_of(encoder, dataset, f"encoding{which}", quiet))
+        return score(codes, dataset.factor_sizes, seed, f"scoring{which}", quiet)
+
+    results = {"scores": scores_of(model.encoder, ""), "untrained": scores_of(untrained, ", untrained")}
     return {
         **results,
         "protocol": _protocol(seed),
@@ -92,8 +93,8 @@ def standardise(scalars: np.ndarray) -> np.ndarray:
     return np.where(constant, 0.0, centred / np.where(constant, 1.0, spread))
 
 
-def _score(scalars: np.ndarray, dataset: FactorDataset, seed: int, what: str, quiet: bool) -> dict[str, Any]:
-    codes, sizes = standardise(scalars), dataset.factor_sizes
+def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet: bool = False) -> dict[str, Any]:
+    """FactorVAE score and DCI of the codes (images, N) of a full grid of factors with these sizes, by name."""
     votes = factor_vae_score(codes, sizes, seed=seed)
     train, test = sample_rows(sizes, seed=seed)
     with Display(what, 100, "%", quiet) as display:

@@ -11,6 +11,7 @@ from unweave.config import (
     RunConfig,
     TokenizerConfig,
     TrainConfig,
+    TransformerConfig,
     UNetConfig,
 )
 
@@ -22,44 +23,40 @@ class Preset(NamedTuple):
     config: RunConfig
 
 
-def _cpu(num_units: int, width: int, skip_dropout: float, anchors: AnchorConfig) -> ModelConfig:
-    """A model of 32 px images whose step takes tens of milliseconds on two cores.
+CPU_ANCHORS = AnchorConfig(fit_every_images=96_000, max_points=20_000)
 
-    Latents are 4 x 4, where most of a step would be the overhead of small operators, so it has two levels and
-    cross-attention only. It predicts v, since noise prediction starves the units of gradient at this scale; and the
-    squared loss and tokens without a final ReLU bring the units apart in a fraction of the steps.
-    """
-    return ModelConfig(
-        image_size=32,
-        loss="l2",
-        tokenizer=TokenizerConfig(kind="patch", channels=20, downsample=8),
-        encoder=EncoderConfig(
-            num_units=num_units,
-            token_dim=width,
-            channels=(width, 2 * width, 2 * width),
-            stem_kernel=4,
-            stem_stride=2,
-            hidden=(128,),
-            unit_hidden=(64,),
-            token_activation="none",
-        ),
-        unet=UNetConfig(
-            channels=width,
-            multipliers=(1, 2),
-            num_res_blocks=1,
-            attention_widths=(4, 2),
-            num_heads=4,
-            self_attention=False,
-            dropout=0.0,
-            skip_dropout=skip_dropout,
-            skip_dropout_widths=(4,),
-        ),
-        noise=NoiseConfig(prediction="v"),
-        anchors=anchors,
+
+def _encoder(num_units: int, width: int, num_halvings: int) -> EncoderConfig:
+    """A small extractor that halves the width with every convolution; tokens have no final ReLU."""
+    return EncoderConfig(
+        num_units=num_units,
+        token_dim=32,
+        channels=(width, *[2 * width] * (num_halvings - 1)),
+        stem_kernel=4,
+        stem_stride=2,
+        hidden=(128,),
+        unit_hidden=(64,),
+        token_activation="none",
     )
 
 
-CPU_ANCHORS = AnchorConfig(fit_every_images=48_000, max_points=20_000)
+def _cpu(image_size: int, num_units: int, channels: int) -> ModelConfig:
+    """A model whose step takes some tens of milliseconds on one core. docs/minutes.md measures each choice.
+
+    Each 8 px patch is a position of the latent. The denoiser sees a position and the units, no other position, and
+    predicts v: noise prediction starves the units of gradient at this scale. Whitening lets small things count.
+    """
+    return ModelConfig(
+        image_size=image_size,
+        loss="l2",
+        denoiser="transformer",
+        tokenizer=TokenizerConfig(kind="patch", channels=channels, downsample=8, whitening=0.5),
+        encoder=_encoder(num_units, width=32, num_halvings=3 if image_size == 32 else 4),
+        transformer=TransformerConfig(width=64, depth=2, num_heads=4),
+        noise=NoiseConfig(prediction="v"),
+        anchors=CPU_ANCHORS,
+    )
+
 
 CPU_TRAIN = TrainConfig(
     images=192_000,
@@ -81,7 +78,7 @@ PRESETS: dict[str, Preset] = {
         "rooms with four free factors (wall hue, object hue, scale, shape) at 32 px; minutes on two cores",
         RunConfig(
             data=DataConfig("rooms", frozen=("floor_hue=0", "orientation=7"), held_out=0.1),
-            model=_cpu(num_units=10, width=32, skip_dropout=0.0, anchors=CPU_ANCHORS),
+            model=_cpu(image_size=32, num_units=10, channels=20),
             train=CPU_TRAIN,
         ),
     ),
@@ -89,10 +86,31 @@ PRESETS: dict[str, Preset] = {
         "rooms with two free factors and a very small model: seconds, for a first look and for tests",
         RunConfig(
             data=DataConfig("rooms", frozen=("floor_hue=0", "wall_hue=5", "scale=4", "orientation=7"), held_out=0.1),
-            model=_cpu(
-                num_units=3,
-                width=8,
-                skip_dropout=0.2,
+            model=ModelConfig(
+                image_size=32,
+                loss="l2",
+                tokenizer=TokenizerConfig(kind="patch", channels=20, downsample=8),
+                encoder=EncoderConfig(
+                    num_units=3,
+                    token_dim=8,
+                    channels=(8, 16, 16),
+                    stem_kernel=4,
+                    stem_stride=2,
+                    hidden=(128,),
+                    unit_hidden=(64,),
+                ),
+                unet=UNetConfig(
+                    channels=8,
+                    multipliers=(1, 2),
+                    num_res_blocks=1,
+                    attention_widths=(4, 2),
+                    num_heads=4,
+                    self_attention=False,
+                    dropout=0.0,
+                    skip_dropout=0.2,
+                    skip_dropout_widths=(4,),
+                ),
+                noise=NoiseConfig(prediction="v"),
                 anchors=AnchorConfig(fit_every_images=640, max_points=1_000),
             ),
             train=TrainConfig(

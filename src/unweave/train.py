@@ -11,7 +11,7 @@ bit on a CPU, what an uninterrupted one does.
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,8 @@ from unweave.nn.ema import Ema
 from unweave.record import Display, Record, Say, say
 from unweave.runtime import Fabric, launch, mix_seed, seed_step, sum_over_processes
 
+OnSave = Callable[[DiffusionModel], None]
+
 NUM_TOKENIZER_IMAGES = 4096
 NUM_HELD_OUT_IMAGES = 512
 
@@ -49,6 +51,7 @@ class Run:
     held_out: np.ndarray
     record: Record
     tell: Say
+    on_save: OnSave | None
 
     @property
     def quiet(self) -> bool:
@@ -82,21 +85,35 @@ class Tally:
         return {name: torch.stack([part[name] for part in self.parts]).tolist() for name in names}
 
 
-def train(config: RunConfig, folder: Path, tell: Say = say, dataset: FactorDataset | None = None) -> Path:
+def train(
+    config: RunConfig,
+    folder: Path,
+    tell: Say = say,
+    dataset: FactorDataset | None = None,
+    on_save: OnSave | None = None,
+) -> Path:
     """Trains, or goes on training, the run in `folder`; returns the folder of the model.
 
-    Images come from the data set that the options name, or from `dataset` where one is given.
+    Images come from the data set that the options name, or from `dataset` where one is given. `on_save` is shown the
+    model as it is saved, averaged and in eval mode, to look at; its time does not count as training.
     Raises `UserError` for a folder of another run, a disk that cannot be written, or a loss that is not finite, and
     KeyboardInterrupt, with all saved and the way to go on as its text, after Ctrl-C.
     """
     checkpoint.open_run(folder, config)
-    stopped_at = launch(config.train, _main, config, folder, tell, dataset)
+    stopped_at = launch(config.train, _main, config, folder, tell, dataset, on_save)
     if stopped_at < config.train.images:
         raise KeyboardInterrupt(f"saved in {folder}: the same command again goes on from {stopped_at:,} images")
     return folder / "model"
 
 
-def _main(fabric: Fabric, config: RunConfig, folder: Path, tell: Say, dataset: FactorDataset | None) -> int:
+def _main(
+    fabric: Fabric,
+    config: RunConfig,
+    folder: Path,
+    tell: Say,
+    dataset: FactorDataset | None,
+    on_save: OnSave | None,
+) -> int:
     """One process's part of a run; returns the images seen."""
     if not fabric.is_global_zero:
         tell = _silence
@@ -105,7 +122,7 @@ def _main(fabric: Fabric, config: RunConfig, folder: Path, tell: Say, dataset: F
         dataset = open_dataset(config.data, config.model.image_size, tell)
     rows, held_out = split_rows(len(dataset), config.data.held_out, config.train.seed)
     record = Record(folder / "metrics.jsonl", silent=not fabric.is_global_zero)
-    run = Run(fabric, config, folder, dataset, rows, held_out, record, tell)
+    run = Run(fabric, config, folder, dataset, rows, held_out, record, tell, on_save)
     saved = checkpoint.load(folder, tell)
     state = build(run, fresh=saved is None)
     state.model.trained_on = trained_on
@@ -132,11 +149,11 @@ def build(run: Run, fresh: bool) -> State:
         run.tell(model.tokenizer.fit(normalise(torch.from_numpy(run.dataset.images(np.sort(sample))))))
     if options.compile:
         model.encoder.compile()
-        model.unet.compile()
-    learned = [*model.encoder.parameters(), *model.unet.parameters()]
+        model.denoiser.compile()
+    learned = [*model.encoder.parameters(), *model.denoiser.parameters()]
     optimizer = torch.optim.AdamW(learned, lr=options.lr, weight_decay=options.weight_decay, fused=True)
     wrapped, _ = run.fabric.setup(model, optimizer)
-    averaged = {"unet": model.unet, **({"encoder": model.encoder} if options.ema_encoder else {})}
+    averaged = {"denoiser": model.denoiser, **({"encoder": model.encoder} if options.ema_encoder else {})}
     return State(model, wrapped, optimizer, Ema(averaged, options.ema_decay))
 
 
@@ -168,7 +185,7 @@ def fit(run: Run, state: State) -> None:
             if fitting:
                 fit_anchors(run, state, averaged=ended)
             if saving:
-                save(run, state)
+                start += save(run, state)
         if state.images < options.images:
             if tally.parts:
                 log(run, state, tally)
@@ -278,16 +295,24 @@ def held_out_loss(run: Run, state: State) -> float | None:
             return float(state.model(normalise(images)).total)
 
 
-def save(run: Run, state: State) -> None:
-    """Writes a checkpoint and the model folder. Comes after `log`, which stops at a loss that is not finite: what is
-    saved is good, and a resumed run writes the same lines as an uninterrupted one."""
+def save(run: Run, state: State) -> float:
+    """Writes a checkpoint and the model folder, shows the model to `on_save` and returns the seconds that this looked.
+
+    Comes after `log`, which stops at a loss that is not finite: what is saved is good, and a resumed run writes the
+    same lines as an uninterrupted one.
+    """
     if run.quiet:
-        return
+        return 0.0
     checkpoint.save(run.folder, snapshot(state))
     state.ema.exchange()
     try:
         state.model.history = {"images": state.images, "step": state.step, "seconds": round(state.seconds, 1)}
         save_model(state.model, run.folder / "model")
+        looking = time.monotonic()
+        if run.on_save:
+            with evaluating(state.model):
+                run.on_save(state.model)
+        return time.monotonic() - looking
     finally:
         state.ema.exchange()
 

@@ -234,7 +234,7 @@ def test_checkpoint_to_model(official_state, official_io, unknown_class, tmp_pat
     assert distance(torch.from_numpy(codes.tokens), official_io["tokens"]) <= 1e-4
     np.testing.assert_array_equal(codes.aligned, codes.tokens)  # no anchors were fitted
     with torch.no_grad():
-        predicted = model.unet(*(official_io[name] for name in ("noisy_latents", "timesteps", "tokens")))
+        predicted = model.denoiser(*(official_io[name] for name in ("noisy_latents", "timesteps", "tokens")))
         latents = model.tokenizer.encode(official_io["images"])
         reconstruction = model.tokenizer.decode(latents)
     assert distance(predicted, official_io["predicted_noise"]) <= 1e-4
@@ -242,12 +242,12 @@ def test_checkpoint_to_model(official_state, official_io, unknown_class, tmp_pat
     assert distance(reconstruction, official_io["first_stage_reconstruction"]) <= 1e-4
 
 
-def test_without_an_average_the_unet_itself_is_taken(official_state, parts, monkeypatch):
+def test_without_an_average_the_unet_itself_is_taken(official_state, parts, monkeypatch, tmp_path):
     written = []
     monkeypatch.setattr(convert_module, "read_state_dict", lambda _: official_state)
     monkeypatch.setattr(convert_module, "save_model", lambda model, _: written.append(model))
-    convert(Path("x.ckpt"), Path("folder"))
-    assert all(torch.equal(tensor, parts.unet[name]) for name, tensor in written[0].unet.state_dict().items())
+    convert(Path("x.ckpt"), tmp_path / "folder")
+    assert all(torch.equal(tensor, parts.unet[name]) for name, tensor in written[0].denoiser.state_dict().items())
 
 
 def test_the_hostile_object_would_have_run(tmp_path):

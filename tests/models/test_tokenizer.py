@@ -88,12 +88,13 @@ def test_pixels_are_the_images():
 
 
 def test_patch_is_pca():
-    images, tokenizer = smooth_images(400), Patch(channels=10, patch_size=4)
+    images, tokenizer = smooth_images(400), Patch(channels=10, patch_size=4, whitening=0.0)
     line = tokenizer.fit(images)
     patches = patches_of(images, 4)
     oracle = PCA(10, svd_solver="full").fit(patches)
     expected = oracle.transform(patches)
     latents = tokenizer.encode(images).permute(0, 2, 3, 1).flatten(0, 2) / tokenizer.scale
+    assert (tokenizer.scale == tokenizer.scale[0]).all()
     signs = np.sign((expected * latents.numpy()).sum(0))
     np.testing.assert_allclose(latents.numpy() * signs, expected, atol=2e-5)
 
@@ -107,7 +108,7 @@ def test_patch_is_pca():
 
 
 def test_what_patch_loses_is_the_variance_it_drops():
-    images, tokenizer = smooth_images(200), Patch(channels=10, patch_size=4)
+    images, tokenizer = smooth_images(200), Patch(channels=10, patch_size=4, whitening=0.0)
     tokenizer.fit(images)
     lost = (tokenizer.decode(tokenizer.encode(images)) - images).square().mean()
     total = patches_of(images, 4).var(0).sum() / 48
@@ -115,30 +116,46 @@ def test_what_patch_loses_is_the_variance_it_drops():
 
 
 def test_all_components_lose_nothing():
-    images, tokenizer = torch.rand(64, 3, 8, 8) * 2 - 1, Patch(channels=48, patch_size=4)
+    images, tokenizer = torch.rand(64, 3, 8, 8) * 2 - 1, Patch(channels=48, patch_size=4, whitening=0.5)
     assert "48 of 48 components keep 100.0 %" in tokenizer.fit(images)
     torch.testing.assert_close(tokenizer.decode(tokenizer.encode(images)), images, rtol=0, atol=1e-5)
 
 
 def test_noise_in_patch_latents_is_white_in_the_images():
     """Orthonormal: distances between latents are distances between images, times the scale."""
-    images, tokenizer = smooth_images(100), Patch(channels=10, patch_size=4)
+    images, tokenizer = smooth_images(100), Patch(channels=10, patch_size=4, whitening=0.0)
     tokenizer.fit(images)
     noise = torch.randn(100, 10, 4, 4)
     difference = tokenizer.decode(noise) - tokenizer.decode(torch.zeros_like(noise))
-    torch.testing.assert_close(difference.norm(), noise.norm() / tokenizer.scale)
+    torch.testing.assert_close(difference.norm(), noise.norm() / tokenizer.scale[0])
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_whitening_is_that_of_pca(whitening):
+    """Components over the power of their spread, all together of unit variance."""
+    images, tokenizer = smooth_images(400), Patch(channels=10, patch_size=4, whitening=whitening)
+    tokenizer.fit(images)
+    patches = patches_of(images, 4)
+    oracle = PCA(10, svd_solver="full", whiten=True).fit(patches)
+    spread = np.sqrt(oracle.explained_variance_)
+    expected = oracle.transform(patches) * spread ** (1 - whitening)
+    expected /= np.sqrt((expected.std(0) ** 2).mean())
+    latents = tokenizer.encode(images).permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    np.testing.assert_allclose(latents * np.sign((expected * latents).sum(0)), expected, atol=2e-3)
+    decoded = tokenizer.decode(tokenizer.encode(images))
+    torch.testing.assert_close(tokenizer.encode(decoded), tokenizer.encode(images), rtol=0, atol=1e-3)
 
 
 def test_patch_fit_does_not_depend_on_the_order_of_images():
     images = smooth_images(300)
-    ours, other = Patch(10, 4), Patch(10, 4)
+    ours, other = Patch(10, 4, 0.5), Patch(10, 4, 0.5)
     ours.fit(images)
     other.fit(images.flip(0))
     torch.testing.assert_close(other.components, ours.components, rtol=0, atol=1e-5)
 
 
 def test_an_unfitted_patch_tokenizer_gives_no_numbers():
-    assert Patch(10, 4).encode(smooth_images(1)).isnan().all()
+    assert Patch(10, 4, 0.5).encode(smooth_images(1)).isnan().all()
 
 
 def test_vq_is_the_model_in_the_folder(vq_folder):

@@ -93,7 +93,31 @@ class FactorDataset(Protocol):
         ...
 
 
-class Frozen:
+class Grid:
+    """The arithmetic that every `FactorDataset` shares: it has a `StateSpace`."""
+
+    def __init__(self, space: StateSpace):
+        self.space = space
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        return self.space.names
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]:
+        return self.space.sizes
+
+    def __len__(self) -> int:
+        return len(self.space)
+
+    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self.space.factors(indices)
+
+    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+        return self.space.index(factors)
+
+
+class Frozen(Grid):
     """A data set with some factors held at one value: they leave the factors and the index."""
 
     def __init__(self, dataset: FactorDataset, frozen: Mapping[str, int]):
@@ -107,33 +131,16 @@ class Frozen:
         require(bool(self._free), f"every factor of {dataset.name} is frozen: leave at least one free")
         self._values = np.array([frozen.get(name, 0) for name in dataset.factor_names], np.int64)
         names = [dataset.factor_names[column] for column in self._free]
-        self._space = StateSpace(names, [dataset.factor_sizes[column] for column in self._free])
+        super().__init__(StateSpace(names, [dataset.factor_sizes[column] for column in self._free]))
         held = ",".join(f"{name}={value}" for name, value in sorted(frozen.items()))
         self.version = f"{dataset.version}[{held}]"
-
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        return self._space.names
-
-    @property
-    def factor_sizes(self) -> tuple[int, ...]:
-        return self._space.sizes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.dataset.image_shape
 
-    def __len__(self) -> int:
-        return len(self._space)
-
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        free = self._space.factors(indices)
+        free = self.space.factors(indices)
         factors = np.repeat(self._values[None], len(free), axis=0)
         factors[:, self._free] = free
         return self.dataset.images(self.dataset.index(factors))
-
-    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        return self._space.factors(indices)
-
-    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        return self._space.index(factors)

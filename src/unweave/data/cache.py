@@ -8,50 +8,30 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from unweave.data.base import FactorDataset
+from unweave.data.base import FactorDataset, Grid, StateSpace
 from unweave.files import write_atomically
 
 CHUNK = 1024
 
 
-class Cached:
+class Cached(Grid):
     """A data set read from its file of rendered images; the file is opened again in each process."""
 
     def __init__(self, dataset: FactorDataset, path: Path):
-        self.dataset, self.path = dataset, path
-        self.name, self.version = dataset.name, dataset.version
+        super().__init__(StateSpace(dataset.factor_names, dataset.factor_sizes))
+        self.name, self.version, self.image_shape = dataset.name, dataset.version, dataset.image_shape
+        self.path = path
         self._pixels: np.ndarray | None = None
-
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        return self.dataset.factor_names
-
-    @property
-    def factor_sizes(self) -> tuple[int, ...]:
-        return self.dataset.factor_sizes
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.dataset.image_shape
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_pixels": None}
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        rows = self.dataset.index(self.dataset.factors(indices))  # checks them
+        rows = self.space.index(self.space.factors(indices))  # checks them
         pixels = self._pixels
         if pixels is None:
             pixels = self._pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
         return pixels[rows]
-
-    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        return self.dataset.factors(indices)
-
-    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        return self.dataset.index(factors)
 
 
 def default_folder() -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unweave.data.base import StateSpace
+from unweave.data.base import Grid, StateSpace
 
 SIZE = 64
 SCALES = np.linspace(0.5, 1.0, 6)
@@ -25,7 +25,7 @@ HEART_SIDE = (8.85, -0.60)  # where the straight edge leaves the lobe
 HEART_TIP = 8.58
 
 
-class DSprites:
+class DSprites(Grid):
     """The 737,280 images of dSprites (its constant colour left out) at 64 or 32 px."""
 
     name = "dsprites"
@@ -34,31 +34,14 @@ class DSprites:
     def __init__(self, image_size: int = SIZE):
         assert image_size in (SIZE // 2, SIZE)
         self.image_size = image_size
-        self._space = StateSpace(("shape", "scale", "orientation", "pos_x", "pos_y"), (3, 6, 40, 32, 32))
-
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        return self._space.names
-
-    @property
-    def factor_sizes(self) -> tuple[int, ...]:
-        return self._space.sizes
+        super().__init__(StateSpace(("shape", "scale", "orientation", "pos_x", "pos_y"), (3, 6, 40, 32, 32)))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return (self.image_size, self.image_size, 3)
 
-    def __len__(self) -> int:
-        return len(self._space)
-
-    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        return self._space.factors(indices)
-
-    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        return self._space.index(factors)
-
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        factors = self._space.factors(indices)
+        factors = self.space.factors(indices)
         masks = np.zeros((len(factors), SIZE, SIZE), np.uint8)
         for start in range(0, len(factors), CHUNK):
             _draw(factors[start : start + CHUNK], masks[start : start + CHUNK])

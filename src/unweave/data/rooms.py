@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unweave.compiled import compiled
-from unweave.data.base import StateSpace
+from unweave.data.base import Grid, StateSpace
 from unweave.data.rooms_scene import ANGLES, FLOOR, OBJECT, SCALES, SKY, WALL, cast
 
 VERSION = 2  # raise when the pixels change
@@ -26,7 +26,7 @@ FIRST_LAYERS = np.array([1, 1 + len(LEVELS), 1 + 2 * len(LEVELS)])  # of floor, 
 NUM_LAYERS = 1 + 3 * len(LEVELS)
 
 
-class Rooms:
+class Rooms(Grid):
     """The 480,000 images of Shapes3D at 64 or 32 px, in the published order."""
 
     name = "rooms"
@@ -36,11 +36,11 @@ class Rooms:
         assert image_size in (SIZE // 2, SIZE)
         self.image_size = image_size
         names = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
-        self._space = StateSpace(names, (10, 10, 10, 8, 4, 15))
+        super().__init__(StateSpace(names, (10, 10, 10, 8, 4, 15)))
         self._forget()
 
     def _forget(self) -> None:
-        num_geometries = int(np.prod(self._space.sizes[3:]))
+        num_geometries = int(np.prod(self.space.sizes[3:]))
         self._drawn = np.zeros(num_geometries, bool)
         self._layers = np.zeros((num_geometries, NUM_LAYERS, SIZE, SIZE), np.int16)
 
@@ -51,29 +51,12 @@ class Rooms:
         self.__init__(state["image_size"])
 
     @property
-    def factor_names(self) -> tuple[str, ...]:
-        return self._space.names
-
-    @property
-    def factor_sizes(self) -> tuple[int, ...]:
-        return self._space.sizes
-
-    @property
     def image_shape(self) -> tuple[int, int, int]:
         return (self.image_size, self.image_size, 3)
 
-    def __len__(self) -> int:
-        return len(self._space)
-
-    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        return self._space.factors(indices)
-
-    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        return self._space.index(factors)
-
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        factors = self._space.factors(indices)
-        geometries = np.asarray(np.ravel_multi_index(tuple(factors[:, 3:].T), self._space.sizes[3:]))
+        factors = self.space.factors(indices)
+        geometries = np.asarray(np.ravel_multi_index(tuple(factors[:, 3:].T), self.space.sizes[3:]))
         self._draw_missing(geometries)
         levels = HUE_LEVELS[factors[:, :3]] + FIRST_LAYERS[:, None]  # (n, 3 surfaces, 3 channels)
         images = np.empty((len(factors), SIZE, SIZE, 3), np.uint8)
@@ -86,7 +69,7 @@ class Rooms:
 
     def _draw_missing(self, geometries: np.ndarray) -> None:
         for geometry in np.unique(geometries[~self._drawn[geometries]]):
-            scale, shape, orientation = np.unravel_index(int(geometry), self._space.sizes[3:])
+            scale, shape, orientation = np.unravel_index(int(geometry), self.space.sizes[3:])
             layers = _layers(int(shape), SCALES[scale], ANGLES[orientation])
             self._layers[geometry] = np.rint(layers * 255 * UNIT)
             self._drawn[geometry] = True

@@ -19,7 +19,7 @@ def convert(checkpoint: Path, folder: Path) -> None:
     """
     parts = official_parts(read_state_dict(checkpoint))
     model = DiffusionModel(ModelConfig())
-    model.unet.load_state_dict(parts.unet_ema or parts.unet)
+    model.denoiser.load_state_dict(parts.unet_ema or parts.unet)
     model.encoder.load_state_dict(parts.encoder)
     model.tokenizer.load_state_dict(parts.vq)
     save_model(model, folder)

@@ -2,7 +2,7 @@
 
     image -> tokenizer -> latent                          frozen
     image -> encoder -> N scalars -> N tokens -> anchors  each token pulled towards its Gaussian
-    latent + noise, tokens -> U-Net -> prediction         the loss compares it with the target
+    latent + noise, tokens -> denoiser -> prediction      the loss compares it with the target
 
 B batch, N units, D token width, C H W latent channels, height, width.
 """
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unweave.config import DataConfig, ModelConfig, require
 from unweave.models.images import check_images, normalise, to_uint8
@@ -22,6 +21,7 @@ from unweave.models.tokenizer import make_tokenizer
 from unweave.nn.anchors import Anchors
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.noise import Schedule
+from unweave.nn.transformer import DenoisingTransformer
 from unweave.nn.unet import UNet
 
 
@@ -40,7 +40,7 @@ class Codes(NamedTuple):
     tokens: np.ndarray
     """(n, N, D) float32: the token of each scalar."""
     aligned: np.ndarray
-    """(n, N, D) float32: the token after the pull of its anchor, what the U-Net was trained on."""
+    """(n, N, D) float32: the token after the pull of its anchor, what the denoiser was trained on."""
     anchors: np.ndarray
     """(n, N) int64: index of the Gaussian that each unit belongs to."""
 
@@ -60,7 +60,10 @@ class DiffusionModel(nn.Module):
         self.tokenizer = make_tokenizer(config.tokenizer, config.image_size)
         self.encoder = FeatureExtractor(units, config.image_size)
         self.anchors = Anchors(config.anchors, units.num_units, units.token_dim)
-        self.unet = UNet(config.unet, config.tokenizer.channels, config.latent_size, units.token_dim)
+        shape = config.tokenizer.channels, config.latent_size, units.token_dim
+        self.denoiser = (
+            UNet(config.unet, *shape) if config.denoiser == "unet" else DenoisingTransformer(config.transformer, *shape)
+        )
         self.schedule = Schedule(config.noise)
         self.trained_on: DataConfig | None = None
         self.history: dict[str, Any] = {}
@@ -71,20 +74,21 @@ class DiffusionModel(nn.Module):
         scalars, tokens = self.encoder(images)  # (B, N), (B, N, D)
         pulled = self.anchors.pull(scalars, tokens, self.encoder.tokens)
 
-        steps = torch.randint(0, self.config.noise.num_steps, (len(images),), device=images.device)
+        times = self.schedule.draw_times(len(images), images.device)
         noise = torch.randn_like(latents)
-        noisy = self.schedule.add_noise(latents, noise, steps)
-        prediction = self.unet(noisy, steps, pulled.tokens)
-        target = self.schedule.target(latents, noise, steps)
+        noisy = self.schedule.add_noise(latents, noise, times)
+        prediction = self.denoiser(noisy, times, pulled.tokens)
+        target = self.schedule.target(latents, noise, times)
 
-        distance = F.l1_loss if self.config.loss == "l1" else F.mse_loss
-        loss = distance(prediction, target)
+        power = 1 if self.config.loss == "l1" else 2
+        error = (prediction - target).abs() if power == 1 else (prediction - target).square()
+        loss = (self.schedule.loss_weight(times, power) * error).mean()
         parts = {"loss": loss, "lambda": pulled.weight.mean(), "pull_distance": pulled.distance.mean()}
         return Losses(loss, {name: part.detach() for name, part in parts.items()})
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return next(self.denoiser.parameters()).device
 
     @torch.no_grad()
     def encode(
@@ -150,14 +154,14 @@ class DiffusionModel(nn.Module):
         if noise is None:
             noise = self.draw_noise(len(tokens), seed)
         noise = noise.expand(len(tokens), *self.latent_shape)
-        end = float(self.schedule.abar[0]) if self.config.tokenizer.kind == "vq" else 1.0
+        end = float(self.schedule.signal[0]) ** 2 if self.config.tokenizer.kind == "vq" else 1.0
         pictures = []
         with evaluating(self):
             for start in range(0, len(tokens), batch_size):
                 rows = slice(start, start + batch_size)
                 context = tokens[rows].to(self.device)
                 latents = self.schedule.ddim(
-                    lambda noisy, t, context=context: self.unet(noisy, t, context),
+                    lambda noisy, t, context=context: self.denoiser(noisy, t, context),
                     noise[rows].to(self.device),
                     steps,
                     end,

@@ -17,7 +17,8 @@ from unweave.config import ModelConfig, require
 from unweave.files import explain_os_errors
 from unweave.models.tokenizer import VQ
 from unweave.nn.encoder import FeatureExtractor
-from unweave.nn.unet import Attention, ResBlock, Stage, Transformer, UNet
+from unweave.nn.layers import Attention
+from unweave.nn.unet import ResBlock, Stage, Transformer, UNet
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel

@@ -20,6 +20,7 @@ from unweave.config import TokenizerConfig, UserError, require
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
 
+SMALLEST_PART = 1e-3  # of the largest component's standard deviation: below it whitening would only amplify rounding
 VQ_WEIGHTS = "diffusion_pytorch_model.safetensors"
 ARCHITECTURE = (  # the options of a VQModel that decide which weights fit it and what they compute
     "in_channels",
@@ -61,18 +62,21 @@ class Pixels(nn.Module):
 
 
 class Patch(nn.Module):
-    """Latents are principal components of square patches, one scale for all, so that they have unit variance overall.
+    """Latents are principal components of square patches, scaled so that they have unit variance overall.
 
-    The components are orthonormal: noise in the latents is white noise in the patches' subspace. Before `fit` the
-    scale is NaN. `variance_kept`, from 0 to 1, is the part of the patches' variance that the components hold.
+    The components are orthonormal. With `whitening` 0 they keep their proportions, and noise in the latents is white
+    noise in the patches' subspace; with 1 each has unit variance, and noise hides all of them alike; between, a
+    component of standard deviation s is divided by s ** whitening. Before `fit` the `scale` (C,) is NaN.
+    `variance_kept`, from 0 to 1, is the part of the patches' variance that the components hold.
     """
 
-    def __init__(self, channels: int, patch_size: int) -> None:
+    def __init__(self, channels: int, patch_size: int, whitening: float) -> None:
         super().__init__()
         self.patch_size = patch_size
+        self.whitening = whitening
         self.register_buffer("mean", torch.zeros(3, patch_size, patch_size))
         self.register_buffer("components", torch.zeros(channels, 3, patch_size, patch_size))
-        self.register_buffer("scale", torch.full((), math.nan))
+        self.register_buffer("scale", torch.full((channels,), math.nan))
         self.register_buffer("variance_kept", torch.zeros(()))
         self.mean: Tensor
         self.components: Tensor
@@ -94,10 +98,12 @@ class Patch(nn.Module):
         channels = len(self.components)
         components = vectors.T.flip(0)[:channels]  # (C, 3 p p), largest variance first
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+        spread = variances.flip(0)[:channels].clamp_min(SMALLEST_PART**2 * variances[-1]).sqrt()
         kept = variances.flip(0)[:channels].sum().item()
         self.mean.copy_(mean.reshape(self.mean.shape))
         self.components.copy_((components * largest.sign()).reshape(self.components.shape))
-        self.scale.fill_((kept / channels) ** -0.5)
+        scale = spread**-self.whitening
+        self.scale.copy_(scale / (scale * spread).square().mean().sqrt())
         self.variance_kept.fill_(kept / total)
         return (
             f"patch tokenizer: {channels} of {len(mean)} components keep {100 * kept / total:.1f} % of the variance of "
@@ -107,12 +113,12 @@ class Patch(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, H / p, W / p)."""
         offset = (self.components * self.mean).sum((1, 2, 3))  # (C,)
-        return self.scale * F.conv2d(images, self.components, -offset, stride=self.patch_size)
+        return self.scale[:, None, None] * F.conv2d(images, self.components, -offset, stride=self.patch_size)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, h p, w p)."""
         h, w = latents.shape[2:]
-        patches = F.conv_transpose2d(latents / self.scale, self.components, stride=self.patch_size)
+        patches = F.conv_transpose2d(latents / self.scale[:, None, None], self.components, stride=self.patch_size)
         return patches + self.mean.repeat(1, h, w)
 
 
@@ -167,7 +173,7 @@ def make_tokenizer(config: TokenizerConfig, image_size: int) -> Tokenizer:
     if config.kind == "pixels":
         return Pixels()
     if config.kind == "patch":
-        return Patch(config.channels, config.downsample)
+        return Patch(config.channels, config.downsample, config.whitening)
     return VQ(config, image_size)
 
 

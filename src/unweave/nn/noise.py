@@ -1,7 +1,8 @@
-"""Noise schedule, what the network predicts, and DDIM (method sections 1.2 and 7).
+"""Noise levels, what the network predicts, how a step's loss counts, and DDIM (method sections 1.2 and 7).
 
-B batch, C H W of the latents. noisy = sqrt(abar_t) latent + sqrt(1 - abar_t) noise, with abar_t the product of
-1 - beta_s over s <= t (Ho et al. 2020) and t counted from 0. Everything about the schedule is float64.
+B batch, C H W of the latents. noisy = signal_t latent + sigma_t noise, with t counted from 0. On the
+variance-preserving path signal^2 = abar_t, the product of 1 - beta_s over s <= t (Ho et al. 2020), and sigma^2 =
+1 - abar_t; on the straight path of `flow` signal = 1 - sigma. Everything about the schedule is float64.
 """
 
 from collections.abc import Callable
@@ -13,43 +14,85 @@ from unweave.config import NoiseConfig, require
 
 
 class Schedule:
-    """A variance-preserving schedule whose sqrt(beta) is linear in t. Holds no weights and lives on no device.
+    """Noise levels and the meaning of a prediction. Holds no weights and lives on no device.
 
-    `abar` (num_steps,) float64. Times t are integer tensors (B,) from 0 to num_steps - 1.
+    `signal`, `sigma` (num_steps,) float64. Times t are integer tensors (B,) from 0 to num_steps - 1. Every prediction
+    is a mixture a noise + b latent of the two things that a noisy latent is made of, `a`, `b` (num_steps,).
     """
 
     def __init__(self, config: NoiseConfig) -> None:
-        self.prediction = config.prediction
-        ends = config.beta_start**0.5, config.beta_end**0.5
-        betas = torch.linspace(*ends, config.num_steps, dtype=torch.float64) ** 2
-        self.abar = torch.cumprod(1 - betas, dim=0)
+        self.config = config
+        self.num_steps = config.num_steps
+        if config.prediction == "flow":
+            self.sigma = torch.arange(1, config.num_steps + 1, dtype=torch.float64) / config.num_steps
+            self.signal = 1 - self.sigma
+        else:
+            ends = config.beta_start**0.5, config.beta_end**0.5
+            betas = torch.linspace(*ends, config.num_steps, dtype=torch.float64) ** 2
+            abar = torch.cumprod(1 - betas, dim=0)
+            self.signal, self.sigma = abar.sqrt(), (1 - abar).sqrt()
+        one, zero = torch.ones_like(self.sigma), torch.zeros_like(self.sigma)
+        self.a, self.b = {
+            "noise": (one, zero),
+            "v": (self.signal, -self.sigma),  # Salimans and Ho 2022
+            "image": (zero, one),
+            "flow": (one, -one),  # the velocity of the straight path (Liu et al. 2023)
+        }[config.prediction]
+        self.weight = self._weights()
+
+    def draw_times(self, num: int, device: torch.device) -> Tensor:
+        """Times (num,) to train at, from torch's global generator of that device.
+
+        `uniform`; or `logit_normal` (Esser et al. 2024): t = floor(T sigmoid(n)), n normal with mean `times_mean` and
+        standard deviation `times_std`.
+        """
+        if self.config.times == "uniform":
+            return torch.randint(0, self.num_steps, (num,), device=device)
+        normal = torch.randn(num, device=device) * self.config.times_std + self.config.times_mean
+        return (normal.sigmoid() * self.num_steps).long().clamp(max=self.num_steps - 1)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Latents and noise (B, C, H, W) -> noisy latents at time t."""
-        signal, sigma = self._scales(t, latents)
+        signal, sigma = self._at(t, latents, self.signal, self.sigma)
         return signal * latents + sigma * noise
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should predict: the noise, or v = sqrt(abar) noise - sqrt(1 - abar) latent
-        (Salimans and Ho 2022)."""
-        if self.prediction == "noise":
+        """What the network should predict: a noise + b latent."""
+        if self.config.prediction == "noise":
             return noise
-        signal, sigma = self._scales(t, latents)
-        return signal * noise - sigma * latents
+        a, b = self._at(t, latents, self.a, self.b)
+        return a * noise + b * latents
 
     def to_latent(self, prediction: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """The clean latents (B, C, H, W) that a prediction amounts to."""
-        signal, sigma = self._scales(t, noisy)
-        if self.prediction == "noise":
-            return (noisy - sigma * prediction) / signal
-        return signal * noisy - sigma * prediction
+        """The clean latents (B, C, H, W) that a prediction amounts to: two equations, two unknowns."""
+        a, sigma, det = self._at(t, noisy, self.a, self.sigma, self._det)
+        return (a * noisy - sigma * prediction) / det
 
     def to_noise(self, prediction: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """The noise (B, C, H, W) that a prediction amounts to."""
-        if self.prediction == "noise":
+        if self.config.prediction == "noise":
             return prediction
-        signal, sigma = self._scales(t, noisy)
-        return sigma * noisy + signal * prediction
+        b, signal, det = self._at(t, noisy, self.b, self.signal, self._det)
+        return (signal * prediction - b * noisy) / det
+
+    @property
+    def _det(self) -> Tensor:
+        return self.signal * self.a - self.sigma * self.b
+
+    def _weights(self) -> Tensor:
+        """(num_steps,): what the squared error of the prediction at each time is multiplied by.
+
+        An error of the latent is det / sigma times as large in the prediction; `min_snr` (Hang et al. 2023) has the
+        squared error of the latent count min(SNR, gamma), whatever is predicted.
+        """
+        if self.config.weighting == "none":
+            return torch.ones_like(self.sigma)
+        snr = (self.signal / self.sigma) ** 2
+        return snr.clamp(max=self.config.snr_gamma) * (self.sigma / self._det) ** 2
+
+    def loss_weight(self, t: Tensor, power: float) -> Tensor:
+        """(B, 1, 1, 1) float32: the weight at each time for an error to the `power`, 1 or 2."""
+        return (self.weight ** (power / 2)).float().to(t.device)[t, None, None, None]
 
     @torch.no_grad()
     def ddim(
@@ -57,53 +100,59 @@ class Schedule:
         predict: Callable[[Tensor, Tensor], Tensor],
         noise: Tensor,
         num_steps: int,
-        end: float,
+        end: float = 1.0,
         eta: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """DDIM from `noise` (B, C, H, W) at the largest of `num_steps` times to latents (Song et al. 2021, eq. 12).
+        """DDIM from `noise` (B, C, H, W) at the largest of `num_steps` times to latents (Song et al. 2021, eq. 12); on
+        the straight path of `flow` the same step is Euler's.
 
-        `predict(noisy, t)` is the network. `end` is abar after the last step: 1.0 leaves no noise; abar_0, as the
-        published sampler has it, leaves some, which its decoder's codebook absorbs. `eta` above 0 adds fresh noise,
-        drawn from `generator`. Raises `UserError` when `num_steps` does not divide the schedule.
+        `predict(noisy, t)` is the network. `end` is signal^2 after the last step: 1.0 leaves no noise; abar_0, as the
+        published sampler has it, leaves some, which its decoder's codebook absorbs (`flow` always ends at 1). `eta`
+        above 0 adds fresh noise, drawn from `generator`. Raises `UserError` when `num_steps` does not divide the
+        schedule, and for `eta` with `flow`.
         """
         assert eta == 0 or generator is not None
-        times = self.ddim_times(num_steps)
-        levels = [end, *self.abar[times[:-1]].tolist()]
+        flow = self.config.prediction == "flow"
+        require(not (flow and eta), "eta adds the noise of a variance-preserving path: use 0 with prediction `flow`")
+        times = self.sampling_times(num_steps)
+        last = (1.0, 0.0) if flow else (end**0.5, (1 - end) ** 0.5)
+        levels = [last, *zip(self.signal[times[:-1]].tolist(), self.sigma[times[:-1]].tolist(), strict=True)]
         x = noise
-        for t, abar_next in zip(reversed(times), reversed(levels), strict=True):
+        for t, (signal, sigma) in zip(reversed(times), reversed(levels), strict=True):
             batch_t = torch.full((len(x),), t, device=x.device)
             prediction = predict(x, batch_t)
             latent, direction = self.to_latent(prediction, x, batch_t), self.to_noise(prediction, x, batch_t)
-            sigma = eta * self._fresh_noise_scale(t, abar_next)
-            x = abar_next**0.5 * latent + max(1 - abar_next - sigma**2, 0.0) ** 0.5 * direction
+            fresh_scale = eta * self._fresh_noise_scale(t, signal**2) if eta else 0.0
+            x = signal * latent + max(sigma**2 - fresh_scale**2, 0.0) ** 0.5 * direction
             if generator is not None and eta > 0:
                 fresh = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
-                x = x + sigma * fresh.to(x.device)
+                x = x + fresh_scale * fresh.to(x.device)
         return x
 
-    def ddim_times(self, num_steps: int) -> list[int]:
-        """The times of a `num_steps` DDIM, ascending: 1, 11, ..., 991 for 100 steps of 1,000.
+    def sampling_times(self, num_steps: int) -> list[int]:
+        """The times of `num_steps` steps, ascending: 1, 11, ..., 991 for 100 steps of 1,000.
 
-        They start at 1, not 0: the numbering of the published sampler.
+        They start at 1, not 0: the numbering of the published sampler. Those of `flow` end at the last time, which is
+        noise alone: 9, 19, ..., 999.
         """
-        total = len(self.abar)
+        total = self.num_steps
         require(
             0 < num_steps < total and total % num_steps == 0,
             f"{num_steps} sampling steps: choose a divisor of the schedule's {total} that is smaller than it",
         )
-        return list(range(1, total + 1, total // num_steps))
+        stride = total // num_steps
+        first = stride - 1 if self.config.prediction == "flow" else 1
+        return list(range(first, total + 1, stride))[:num_steps]
 
     def _fresh_noise_scale(self, t: int, abar_next: float) -> float:
         """Standard deviation of the noise that makes the step a DDPM step (Song et al. 2021, eq. 16)."""
-        abar = self.abar[t].item()
+        abar = self.signal[t].item() ** 2
         return ((1 - abar_next) / (1 - abar) * (1 - abar / abar_next)) ** 0.5
 
-    def _scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t), (B, 1, 1, 1) each, rounded once to the dtype of `like`.
+    def _at(self, t: Tensor, like: Tensor, *tables: Tensor) -> Tensor:
+        """The tables' values at times t, (tables, B, 1, 1, 1), rounded once to the dtype of `like`.
 
         Rounded before they move, because not every device has float64.
         """
-        tables = torch.stack([self.abar.sqrt(), (1 - self.abar).sqrt()]).to(like.dtype).to(like.device)
-        signal, sigma = tables[:, t, None, None, None]
-        return signal, sigma
+        return torch.stack(tables).to(like.dtype).to(like.device)[:, t, None, None, None]

@@ -6,15 +6,15 @@ place only: as the context of every cross-attention.
 """
 
 import math
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unweave.config import UNetConfig
+from unweave.nn.layers import Attention, Sinusoids, zeroed
 
-M = TypeVar("M", nn.Conv2d, nn.Linear)
 Resample = Literal["keep", "down", "up"]
 
 
@@ -29,7 +29,7 @@ class ResBlock(nn.Module):
         self.film = nn.Linear(4 * config.channels, 2 * out_channels)
         self.norm_out = _group_norm(out_channels, config)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv_out = _zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.conv_out = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time_code: Tensor) -> Tensor:
@@ -46,27 +46,6 @@ class ResBlock(nn.Module):
         if self.resample == "up":
             return F.interpolate(x, scale_factor=2, mode="nearest")
         return x
-
-
-class Attention(nn.Module):
-    """Multi-head attention from a feature map to a context."""
-
-    def __init__(self, channels: int, context_dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.query = nn.Linear(channels, channels, bias=False)
-        self.key_value = nn.Linear(context_dim, 2 * channels, bias=False)
-        self.out = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x (B, L, C), context (B, M, D) -> (B, L, C)."""
-        key, value = self.key_value(context).chunk(2, dim=-1)  # (B, M, C) each
-        query, key, value = (self._split(y) for y in (self.query(x), key, value))  # (B, heads, ..., C / heads)
-        h = F.scaled_dot_product_attention(query, key, value)
-        return self.out(h.transpose(1, 2).flatten(2))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -95,7 +74,7 @@ class Transformer(nn.Module):
         self.cross_attention = Attention(channels, token_dim, config.num_heads)
         self.feed_norm = nn.LayerNorm(channels)
         self.feed_forward = FeedForward(channels)
-        self.proj_out = _zeroed(nn.Linear(channels, channels))
+        self.proj_out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         """x (B, C, H, W), tokens (B, N, D) -> (B, C, H, W)."""
@@ -151,10 +130,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig, latent_channels: int, latent_size: int, token_dim: int) -> None:
         super().__init__()
-        half = config.channels // 2
-        frequencies = torch.exp(-math.log(10_000) * torch.arange(half) / half)
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        self.frequencies: Tensor
+        self.sinusoids = Sinusoids(config.channels)
         time_width = 4 * config.channels
         self.time_mlp = nn.Sequential(
             nn.Linear(config.channels, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
@@ -173,12 +149,12 @@ class UNet(nn.Module):
         self.head = nn.Sequential(
             _group_norm(out_channels, config),
             nn.SiLU(),
-            _zeroed(nn.Conv2d(out_channels, latent_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(out_channels, latent_channels, 3, padding=1)),
         )
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         """noisy (B, C, h, w), timesteps (B,) from 0 to num_steps - 1, tokens (B, N, D) -> prediction (B, C, h, w)."""
-        time_code = F.silu(self.time_mlp(self._embedded(timesteps)))  # (B, T)
+        time_code = F.silu(self.time_mlp(self.sinusoids(timesteps)))  # (B, T)
         h = self.stem(noisy)
         skips = [h]
         for stage in self.down:
@@ -189,11 +165,6 @@ class UNet(nn.Module):
             h = torch.cat([h, self.skip_dropout(skips.pop())], dim=1)
             h = stage(h, time_code, tokens)
         return self.head(h)
-
-    def _embedded(self, timesteps: Tensor) -> Tensor:
-        """Sinusoids of the time, cosines first, longest period 10,000 (Vaswani et al. 2017): (B,) -> (B, channels)."""
-        angles = timesteps[:, None] * self.frequencies
-        return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def _down_stages(config: UNetConfig, latent_size: int, token_dim: int) -> tuple[nn.ModuleList, list[int]]:
@@ -230,10 +201,3 @@ def _up_stages(config: UNetConfig, latent_size: int, token_dim: int, skips: list
 
 def _group_norm(channels: int, config: UNetConfig, eps: float = 1e-5) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(config.norm_groups, channels), channels, eps)
-
-
-def _zeroed(module: M) -> M:
-    """The module with all its parameters at 0: the branch that it ends starts as nothing."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module

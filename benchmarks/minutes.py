@@ -1,0 +1,302 @@
+"""What brings units apart quickly on a small machine: one run of one variation of a preset, scored on the way.
+
+    python benchmarks/minutes.py run rooms-cpu --seed 0                # the preset as it stands
+    python benchmarks/minutes.py run rooms-cpu/noise --seed 0          # a variation, see STUDIES
+    python benchmarks/minutes.py page                                  # curves and tables for docs/minutes.md
+
+A run writes benchmarks/results/minutes/NAME-seedS.json: options, scores and label-free signals at every checkpoint.
+Scoring is not counted in the minutes. Run one per core with OMP_NUM_THREADS=1: at these sizes a second thread gains
+nothing, and the threads of two runs would slow each other down.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+import record
+from unweave.config import RunConfig
+from unweave.configfile import from_dict, to_dict
+from unweave.data import open_dataset
+from unweave.data.base import FactorDataset
+from unweave.evaluate import scalars_of, score, standardise
+from unweave.models.diffusion import DiffusionModel
+from unweave.presets import PRESETS
+from unweave.record import say
+from unweave.train import train
+
+RESULTS = record.RESULTS / "minutes"
+DOCS = Path(__file__).parents[1] / "docs"
+SHORT = 160_000  # images of a variation, where it is compared with the others
+
+STUDIES: dict[str, dict[str, Any]] = {
+    "rooms-cpu": {},
+    "rooms-cpu-long": {},
+    "sprites-cpu": {},
+    "rooms-cpu/noise": {"model.noise.prediction": "noise"},
+    "rooms-cpu/image": {"model.noise.prediction": "image"},
+    "rooms-cpu/flow": {"model.noise.prediction": "flow"},
+    "rooms-cpu/min-snr": {"model.noise.weighting": "min_snr"},
+    "rooms-cpu/noisy-times": {"model.noise.times": "logit_normal", "model.noise.times_mean": 0.7},
+    "rooms-cpu/l1": {"model.loss": "l1"},
+    "rooms-cpu/not-whitened": {"model.tokenizer.whitening": 0.0},
+    "rooms-cpu/whitened": {"model.tokenizer.whitening": 1.0},
+    "rooms-cpu/self-attention": {"model.transformer.self_attention": True},
+    "rooms-cpu/one-head": {"model.transformer.num_heads": 1},
+    "rooms-cpu/relu-tokens": {"model.encoder.token_activation": "relu"},
+    "rooms-cpu/no-anchors": {"model.anchors.mode": "off"},
+    "rooms-cpu/strong-anchors": {"model.anchors.lambda_max": 0.5},
+    "rooms-cpu/six-units": {"model.encoder.num_units": 6},
+    "rooms-cpu/twenty-units": {"model.encoder.num_units": 20},
+    "rooms-cpu/no-average": {"train.ema_encoder": False},
+    "rooms-cpu/slower": {"train.lr": 1e-3},
+    "rooms-cpu/faster": {"train.lr": 4e-3},
+    "rooms-cpu/unet": {
+        "model.denoiser": "unet",
+        "model.unet.channels": 32,
+        "model.unet.multipliers": [1, 2],
+        "model.unet.num_res_blocks": 1,
+        "model.unet.attention_widths": [4, 2],
+        "model.unet.num_heads": 4,
+        "model.unet.self_attention": False,
+        "model.unet.dropout": 0.0,
+        "model.unet.skip_dropout": 0.0,
+        "model.unet.skip_dropout_widths": [4],
+    },
+}
+STUDIES["rooms-cpu/unet-skip-dropout"] = {**STUDIES["rooms-cpu/unet"], "model.unet.skip_dropout": 0.2}
+
+
+def options_of(name: str, seed: int, images: int | None, points: int) -> RunConfig:
+    """The preset with the variation's options; a variation sees `SHORT` images unless told."""
+    preset = PRESETS[name.split("/")[0]].config
+    values = to_dict(preset)
+    wanted = images or (SHORT if "/" in name else preset.train.images)
+    changes = {
+        **STUDIES[name],
+        "train.seed": seed,
+        "train.images": wanted,
+        "train.save_every_images": max(wanted // points, 1),
+    }
+    for option, value in changes.items():
+        *path, last = option.split(".")
+        inner = values
+        for part in path:
+            inner = inner[part]
+        assert last in inner, option
+        inner[last] = value
+    return from_dict(RunConfig, values)
+
+
+def dependence(scalars: np.ndarray) -> float:
+    """Mean absolute rank correlation of two units: 0 where they are unrelated."""
+    rows = np.random.default_rng(0).choice(len(scalars), min(len(scalars), 5_000), replace=False)
+    ranks = np.abs(spearmanr(scalars[rows]).statistic)
+    return float(ranks[np.triu_indices_from(ranks, 1)].mean())
+
+
+def selectivity(model: DiffusionModel, images: np.ndarray, others: np.ndarray, spread: np.ndarray) -> float:
+    """How far exchanging one unit moves that unit alone, 0 to 1, when the redrawn picture is encoded again.
+
+    Needs no label: a picture in which a unit was exchanged should differ, for the encoder, in that unit.
+    """
+    source, target = model.encode(images).aligned, model.encode(others).aligned
+    noise = model.draw_noise(1, 0)
+    start = model.scalars(model.decode(source, 10, noise=noise))
+    parts = []
+    for unit in range(source.shape[1]):
+        mixed = source.copy()
+        mixed[:, unit] = target[:, unit]
+        moved = np.abs(model.scalars(model.decode(mixed, 10, noise=noise)) - start) / spread  # (n, N)
+        parts.append(moved[:, unit].sum() / max(moved.sum(), 1e-12))
+    return float(np.mean(parts))
+
+
+def measure(model: DiffusionModel, dataset: FactorDataset) -> dict[str, Any]:
+    """Scores by labels, and signals that need none."""
+    scalars = scalars_of(model.encoder, dataset, "encoding", quiet=True)
+    rng = np.random.default_rng(0)
+    images, others = (dataset.images(rng.integers(len(dataset), size=64)) for _ in range(2))
+    spread = np.maximum(scalars.std(0), 1e-6)
+    scores = score(standardise(scalars), dataset.factor_sizes, seed=0, what="scoring", quiet=True)
+    return {
+        **{name: value for name, value in scores.items() if isinstance(value, float)},
+        "accuracy_per_factor": scores["accuracy_per_factor"],
+        "importance": scores["importance"],
+        "dependence": dependence(scalars),
+        "selectivity": selectivity(model, images, others, spread),
+        "anchors_alive": model.anchors.num_alive.tolist(),
+    }
+
+
+def run(name: str, seed: int, images: int | None, points: int, keep: Path | None) -> Path:
+    config = options_of(name, seed, images, points)
+    dataset = open_dataset(config.data, config.model.image_size, say)
+    curve: list[dict[str, Any]] = []
+
+    def look(model: DiffusionModel) -> None:
+        line = {"images": model.history["images"], "minutes": model.history["seconds"] / 60, **measure(model, dataset)}
+        curve.append(line)
+        say(
+            f"{name}: {line['images']:,} images, {line['minutes']:.1f} min, FactorVAE {line['factor_vae']:.3f}, "
+            f"DCI-D {line['dci_disentanglement']:.3f}"
+        )
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = keep or Path(scratch) / "run"
+        train(config, folder, on_save=look)
+        held_out = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["images"]: line["held_out_loss"] for line in held_out}
+    for line in curve:
+        line["held_out_loss"] = losses[line["images"]]
+    numbers = {
+        "name": name,
+        "seed": seed,
+        "options": STUDIES[name],
+        "torch_threads": torch.get_num_threads(),
+        "config": to_dict(config),
+        "curve": curve,
+    }
+    return record.write(f"minutes/{name.replace('/', '--')}-seed{seed}", numbers)
+
+
+def load_all() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def mean(results: list[dict[str, Any]], key: str) -> float:
+    return float(np.mean([result["curve"][-1][key] for result in results]))
+
+
+def target_table(results: list[dict[str, Any]]) -> str:
+    """Presets: the mean over seeds of the last step, and each seed."""
+    lines = [
+        "| preset | images | minutes | seeds | FactorVAE | DCI-D | completeness | informativeness |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in (name for name in STUDIES if "/" not in name):
+        runs = [result for result in results if result["name"] == name]
+        if runs:
+            each = []
+            for key in ("factor_vae", "dci_disentanglement", "dci_completeness", "dci_informativeness"):
+                single = ", ".join(f"{result['curve'][-1][key]:.2f}" for result in runs)
+                each.append(f"{mean(runs, key):.3f} ({single})")
+            seeds = ", ".join(str(result["seed"]) for result in runs)
+            images = f"{runs[0]['curve'][-1]['images']:,}"
+            lines.append(f"| `{name}` | {images} | {mean(runs, 'minutes'):.1f} | {seeds} | {' | '.join(each)} |")
+    return "\n".join(lines)
+
+
+def variation_table(results: list[dict[str, Any]]) -> str:
+    """Every variation beside the preset at (nearly) the same number of images."""
+    lines = [
+        "| variation of `rooms-cpu` | options | images | minutes | FactorVAE | DCI-D | seeds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    rows = []
+    names = sorted({result["name"] for result in results if result["name"].split("/")[0] == "rooms-cpu"})
+    for name in names:
+        runs = [result for result in results if result["name"] == name]
+        nearest = [min(run["curve"], key=lambda line: abs(line["images"] - SHORT)) for run in runs]
+        values = {key: np.mean([line[key] for line in nearest]) for key in ("factor_vae", "dci_disentanglement")}
+        options = ", ".join(f"`{key.removeprefix('model.')} {value}`" for key, value in runs[0]["options"].items())
+        rows.append(
+            (
+                -values["dci_disentanglement"],
+                f"| {name} | {options if len(options) < 120 else 'see STUDIES'} | {nearest[0]['images']:,} | "
+                f"{np.mean([line['minutes'] for line in nearest]):.1f} | {values['factor_vae']:.3f} | "
+                f"{values['dci_disentanglement']:.3f} | {len(runs)} |",
+            )
+        )
+    return "\n".join([*lines, *(text for _, text in sorted(rows))])
+
+
+def signal_table(results: list[dict[str, Any]]) -> str:
+    """Which label-free signal follows DCI-D: rank correlation over runs at their end, and over checkpoints in a run."""
+    lines = ["| signal | over runs | within a run, mean | ", "| --- | --- | --- |"]
+    ends = [result for result in results if result["name"].startswith("rooms-cpu")]
+    for signal in ("held_out_loss", "dependence", "selectivity"):
+        pairs = [(result["curve"][-1][signal], result["curve"][-1]["dci_disentanglement"]) for result in ends]
+        across = spearmanr(*zip(*pairs)).statistic
+        within = [
+            spearmanr(
+                [line[signal] for line in result["curve"]], [line["dci_disentanglement"] for line in result["curve"]]
+            ).statistic
+            for result in ends
+            if len(result["curve"]) >= 4
+        ]
+        shown = f"{np.nanmean(within):+.2f}" if within else "-"
+        lines.append(f"| {signal.replace('_', ' ')} | {across:+.2f} | {shown} |")
+    return "\n".join(lines)
+
+
+def draw_curves(results: list[dict[str, Any]], path: Path) -> None:
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharey=True, layout="constrained")
+    presets = [name for name in STUDIES if "/" not in name]
+    for result in results:
+        if result["name"] not in presets:
+            continue
+        colour = f"C{presets.index(result['name'])}"
+        for row, (key, title) in enumerate((("dci_disentanglement", "DCI-D"), ("factor_vae", "FactorVAE score"))):
+            for column, unit in enumerate(("images", "minutes")):
+                label = result["name"] if result["seed"] == 0 else None
+                values = [line[unit] for line in result["curve"]], [line[key] for line in result["curve"]]
+                axes[row, column].plot(*values, color=colour, marker=".", label=label, alpha=0.8)
+                axes[row, column].set(xlabel=unit, ylabel=title, ylim=(0, 1.02), xscale="log")
+    axes[0, 0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def page() -> None:
+    """Puts the tables between their markers in docs/minutes.md, and draws the curves."""
+    results = load_all()
+    draw_curves(results, DOCS / "images" / "minutes.png")
+    path = DOCS / "minutes.md"
+    text = path.read_text()
+    for name, table in (
+        ("targets", target_table(results)),
+        ("variations", variation_table(results)),
+        ("signals", signal_table(results)),
+    ):
+        text, found = re.subn(
+            f"(<!-- {name} -->\n).*?(<!-- end -->)",
+            lambda match, t=table: f"{match[1]}\n{t}\n\n{match[2]}",
+            text,
+            flags=re.S,
+        )
+        assert found == 1, name
+    path.write_text(text)
+    say(f"wrote {path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run", help="train and score one variation")
+    one.add_argument("name", choices=STUDIES)
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--images", type=int, help="images in all (default: the preset's, or those of a variation)")
+    one.add_argument("--points", type=int, default=4, help="how often it is scored")
+    one.add_argument("--keep", type=Path, help="folder for the run itself")
+    commands.add_parser("page", help="write the tables of docs/minutes.md")
+    arguments = parser.parse_args()
+    if arguments.command == "page":
+        page()
+    else:
+        print(run(arguments.name, arguments.seed, arguments.images, arguments.points, arguments.keep))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Configs to and from JSON, and what tells two of them apart."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from unweave.config import UserError, require
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as nested dicts of JSON values."""
+    return dataclasses.asdict(config)
+
+
+def to_json(config: Any) -> str:
+    """A config dataclass as JSON text."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T:
+    """The inverse of `to_dict`. Raises `UserError` for unknown names and wrong types, naming them.
+
+    Missing names take their defaults, so that older files stay readable.
+    """
+    require(isinstance(values, dict), f"{where} should be a JSON object, found {values!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    require(not unknown, f"{where} has unknown options {unknown}: known are {sorted(hints)}")
+    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        require(value in arguments, f"{where} is {value!r}: choose from {list(arguments)}")
+        return value
+    if origin is tuple:
+        require(isinstance(value, list | tuple), f"{where} is {value!r}: should be a list")
+        return tuple(_value(arguments[0], item, where) for item in value)
+    if origin is dict:
+        require(isinstance(value, dict), f"{where} is {value!r}: should be an object")
+        return {_value(arguments[0], k, where): _value(arguments[1], v, where) for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    require(right, f"{where} is {value!r}: should be {hint.__name__}")
+    return value
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    """A config from a JSON file. Raises `UserError` naming the file when it is missing or not valid."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from None
+    return from_dict(kind, values, str(path))
+
+
+def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
+    """The options in which two configs of one kind differ, as `name: ours -> theirs` lines."""
+    found = []
+    for item in dataclasses.fields(ours):
+        a, b = getattr(ours, item.name), getattr(theirs, item.name)
+        if dataclasses.is_dataclass(a) and not isinstance(a, type):
+            found += differences(a, b, f"{prefix}{item.name}.")
+        elif a != b:
+            found.append(f"{prefix}{item.name}: {a!r} -> {b!r}")
+    return found

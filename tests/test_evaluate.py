@@ -1,0 +1,122 @@
+"""`results.json` holds the scores of the model's own scalars and every constant; pictures show its images."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unweave
+from unweave.cli import main
+from unweave.config import UserError
+from unweave.data import Rooms, open_dataset
+from unweave.evaluate import evaluate, standardise
+from unweave.metrics import cell_index, dci, factor_vae_score, sample_rows
+from unweave.models.images import normalise
+from unweave.nn.encoder import FeatureExtractor
+from unweave.report import pictures
+from unweave.report.pictures import Studio
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return unweave.load(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny):
+    return open_dataset(tiny.data, 32, [].append)
+
+
+@pytest.fixture(scope="module")
+def results(tiny_run, tmp_path_factory):
+    """What the command writes."""
+    out = tmp_path_factory.mktemp("out")
+    assert main(["evaluate", str(tiny_run), "--out", str(out), "--device", "cpu"]) == 0
+    return json.loads((out / "results.json").read_text()), out
+
+
+def scored_by_hand(scalars, sizes):
+    codes = (scalars - scalars.mean(0)) / scalars.std(0)
+    train, test = sample_rows(sizes)
+    trees = dci(codes[cell_index(train, sizes)], train, codes[cell_index(test, sizes)], test)
+    return factor_vae_score(codes, sizes).score, trees.disentanglement, trees.informativeness_test
+
+
+def test_scores_are_those_of_the_scalars(results, model, dataset):
+    found, _ = results
+    scalars = model.encode(dataset.images(np.arange(len(dataset)))).scalars.astype(np.float64)
+    votes, disentanglement, informativeness = scored_by_hand(scalars, dataset.factor_sizes)
+    assert found["scores"]["factor_vae"] == pytest.approx(votes, abs=1e-3)
+    assert found["scores"]["dci_disentanglement"] == pytest.approx(disentanglement, abs=2e-3)
+    assert found["scores"]["dci_informativeness"] == pytest.approx(informativeness, abs=2e-3)
+
+
+def test_the_untrained_extractor_is_a_fresh_one(results, model, dataset):
+    found, _ = results
+    torch.manual_seed(0)
+    untrained = FeatureExtractor(model.config.encoder, 32).eval()
+    with torch.no_grad():
+        images = normalise(torch.from_numpy(dataset.images(np.arange(len(dataset)))))
+        scalars = untrained.scalars(images).numpy().astype(np.float64)
+    votes, disentanglement, _ = scored_by_hand(scalars, dataset.factor_sizes)
+    assert found["untrained"]["factor_vae"] == pytest.approx(votes, abs=5e-3)
+    assert found["untrained"]["dci_disentanglement"] == pytest.approx(disentanglement, abs=5e-3)
+    assert found["untrained"]["importance"] != found["scores"]["importance"]
+
+
+def test_frozen_factors_are_left_out_and_constants_written_down(results):
+    found, _ = results
+    assert found["data"]["factor_names"] == ["object_hue", "shape"]
+    assert np.shape(found["scores"]["importance"]) == (3, 2)
+    np.testing.assert_allclose(np.sum(found["scores"]["importance"], axis=0), 1, atol=1e-6)
+    protocol = found["protocol"]
+    assert protocol["dci"]["num_train"] == 10_000
+    assert protocol["dci"]["num_test"] == 5_000
+    assert protocol["dci"]["stages"] == 100
+    assert {10_000, 5_000, 64} <= set(protocol["factor_vae"].values())
+    assert found["history"]["images"] == 1_600
+
+
+def test_standardised_codes():
+    scalars = np.stack([np.arange(100.0), np.full(100, 7.0)], axis=1).astype(np.float32)
+    codes = standardise(scalars)
+    np.testing.assert_allclose([codes[:, 0].mean(), codes[:, 0].std()], [0, 1], atol=1e-12)
+    assert (codes[:, 1] == 0).all()
+
+
+def test_images_of_another_size_are_refused(model):
+    with pytest.raises(UserError, match=r"rooms has images \(64, 64, 3\): this model wants \(32, 32, 3\)"):
+        evaluate(model, Rooms(64), quiet=True)
+
+
+def test_pictures_are_drawn(results, tiny_run):
+    _, out = results
+    assert main(["swap", str(tiny_run), "--out", str(out / "report"), "--pairs", "2", "--steps", "5"]) == 0
+    assert main(["traverse", str(tiny_run), "--out", str(out / "report"), "--columns", "3", "--steps", "5"]) == 0
+    for name in ("units.png", "swap.png", "traversals.png"):
+        pixels = np.asarray(Image.open(out / "report" / name).convert("RGB"))
+        assert min(pixels.shape[:2]) > 100
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, name
+
+
+def test_what_the_pictures_show(tiny_run, dataset, model, monkeypatch, tmp_path):
+    drawn = {}
+    monkeypatch.setattr(pictures, "image_grid", lambda images, path, *_, **__: drawn.update({path.stem: images}))
+    studio = Studio.open(str(tiny_run), "cpu", steps=5, seed=0)
+    studio.swaps(tmp_path, 2)
+    studio.traversals(tmp_path, 4)
+    studio.reconstructions(tmp_path, 3)
+    everything = dataset.images(np.arange(len(dataset))).reshape(len(dataset), -1)
+
+    def known(images):
+        return all((everything == image.reshape(-1)).all(1).any() for image in images)
+
+    assert drawn["swap"].shape == (2, 2 + 2 + 3, 32, 32, 3)  # source, target, both redrawn, three units
+    assert known(drawn["swap"][:, 0])
+    assert known(drawn["swap"][:, 1])
+    assert not np.array_equal(drawn["swap"][:, 2], drawn["swap"][:, 3])
+    assert drawn["traversals"].shape == (3, 4, 32, 32, 3)
+    assert drawn["reconstructions"].shape == (2, 3, 32, 32, 3)
+    assert known(drawn["reconstructions"][0])

@@ -1,0 +1,76 @@
+"""What the README and the help promise: its Python runs, its commands exist, and no option disappears unnoticed."""
+
+import functools
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unweave import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+OPTIONS = Path(__file__).parent / "fixtures" / "options.json"
+
+
+def test_python_of_the_readme_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 11
+    names = {}
+    exec(code, names)
+    assert names["pictures"].shape == (1, 32, 32, 3)
+    assert names["pictures"].dtype == np.uint8
+    assert np.isfinite(names["codes"].scalars).all()
+
+
+def commands_of_the_readme():
+    lines = [line.split("#")[0].strip() for line in README.splitlines()]
+    return [line for line in lines if re.match(r"(\.venv/bin/)?unweave [a-z]", line)]
+
+
+@pytest.mark.parametrize("line", commands_of_the_readme())
+def test_commands_of_the_readme_are_understood(line, monkeypatch):
+    """Parsed by the real command line, with the work itself left out."""
+    words = shlex.split(line)[1:]
+    if "--help" in words:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 0
+        return
+    called = []
+
+    def stand_in(function):
+        @functools.wraps(function)
+        def record(*_, **__):
+            called.append(function.__name__)
+
+        return record
+
+    monkeypatch.setattr(cli, "COMMANDS", {name: stand_in(function) for name, function in cli.COMMANDS.items()})
+    assert cli.main(words) == 0
+    assert called == [words[0]]
+
+
+def test_make_targets_of_the_readme_exist():
+    targets = set(re.findall(r"`?make ([a-z]+)", README))
+    makefile = (ROOT / "Makefile").read_text()
+    assert {"demo", "test"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def options_of(words, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--help"])
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*", shown)))
+
+
+def test_no_option_appears_or_disappears_unnoticed(capsys, monkeypatch):
+    """Options are an interface: a change here breaks scripts. Write the new list only if you mean it."""
+    monkeypatch.setenv("COLUMNS", "200")
+    commands = {name: [name] for name in cli.COMMANDS if name != "train"} | {"train": ["train", "rooms-cpu"]}
+    found = {name: options_of(words, capsys) for name, words in commands.items()}
+    assert found == json.loads(OPTIONS.read_text())
