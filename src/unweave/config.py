@@ -184,7 +184,7 @@ class TransformerConfig:
 
     width: int = 64
     """Width of the network."""
-    depth: int = 2
+    depth: int = 3
     """Blocks."""
     num_heads: int = 4
     """Attention heads."""

@@ -1,5 +1,6 @@
 """One table of presets: a row is a whole run, every value of it visible. The command line overrides a row."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from unweave.config import (
@@ -52,22 +53,22 @@ def _cpu(image_size: int, num_units: int, channels: int) -> ModelConfig:
         denoiser="transformer",
         tokenizer=TokenizerConfig(kind="patch", channels=channels, downsample=8, whitening=0.5),
         encoder=_encoder(num_units, width=32, num_halvings=3 if image_size == 32 else 4),
-        transformer=TransformerConfig(width=64, depth=2, num_heads=4),
+        transformer=TransformerConfig(width=64, depth=3, num_heads=4),
         noise=NoiseConfig(prediction="v"),
         anchors=CPU_ANCHORS,
     )
 
 
 CPU_TRAIN = TrainConfig(
-    images=192_000,
+    images=700_000,
     batch_size=64,
     lr=2e-3,
     warmup_images=6_400,
     clip=1.0,
     ema_decay=0.999,
     ema_encoder=True,
-    log_every_images=6_400,
-    save_every_images=64_000,
+    log_every_images=8_000,
+    save_every_images=100_000,
     accelerator="cpu",
 )
 
@@ -80,6 +81,22 @@ PRESETS: dict[str, Preset] = {
             data=DataConfig("rooms", frozen=("floor_hue=0", "orientation=7"), held_out=0.1),
             model=_cpu(image_size=32, num_units=10, channels=20),
             train=CPU_TRAIN,
+        ),
+    ),
+    "rooms-cpu-long": Preset(
+        "rooms with all six factors at 32 px; a longer sitting on two cores",
+        RunConfig(
+            data=DataConfig("rooms"),
+            model=_cpu(image_size=32, num_units=12, channels=20),
+            train=replace(CPU_TRAIN, images=1_600_000, save_every_images=200_000),
+        ),
+    ),
+    "sprites-cpu": Preset(
+        "dsprites with all five factors at 32 px; a longer sitting on two cores",
+        RunConfig(
+            data=DataConfig("dsprites", cache_gb=2.5),
+            model=_cpu(image_size=32, num_units=10, channels=40),
+            train=replace(CPU_TRAIN, images=1_600_000, save_every_images=200_000),
         ),
     ),
     "tiny": Preset(
