@@ -88,7 +88,7 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             data=DataConfig("rooms"),
             model=_cpu(image_size=32, num_units=12, channels=20),
-            train=replace(CPU_TRAIN, images=1_600_000, save_every_images=200_000),
+            train=replace(CPU_TRAIN, images=1_200_000, save_every_images=200_000),
         ),
     ),
     "sprites-cpu": Preset(
@@ -96,7 +96,7 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
             model=_cpu(image_size=32, num_units=10, channels=40),
-            train=replace(CPU_TRAIN, images=1_600_000, save_every_images=200_000),
+            train=replace(CPU_TRAIN, images=1_200_000, save_every_images=200_000),
         ),
     ),
     "tiny": Preset(
