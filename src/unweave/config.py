@@ -122,6 +122,9 @@ class EncoderConfig:
     """Widths of each unit's own MLP from scalar to token."""
     token_activation: Literal["relu", "none"] = "relu"
     """Activation of the token: `relu` is the official code's, EncDiff has `none`."""
+    kl: float = 0.0
+    """Weight of a variational bottleneck: training adds noise of a learned size to each scalar and pays for what the
+    scalar still says. 1 is the evidence lower bound of a unit-variance Gaussian; 0 leaves the scalars alone."""
 
     def __post_init__(self) -> None:
         require(self.num_units >= 1, f"encoder.num_units is {self.num_units}: must be at least 1")
@@ -129,6 +132,7 @@ class EncoderConfig:
         require(self.stem_kernel >= 1, f"encoder.stem_kernel is {self.stem_kernel}: must be at least 1")
         require(self.stem_stride >= 1, f"encoder.stem_stride is {self.stem_stride}: must be at least 1")
         require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
+        require(self.kl >= 0, f"encoder.kl is {self.kl}: must not be negative")
         for name in ("channels", "hidden", "unit_hidden"):
             widths = getattr(self, name)
             require(all(width >= 1 for width in widths), f"encoder.{name} is {widths}: all must be at least 1")

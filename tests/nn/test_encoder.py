@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.distributions import Normal, kl_divergence
 
 from unweave.config import EncoderConfig, UserError
 from unweave.nn.encoder import FeatureExtractor, UnitMLPs
@@ -101,3 +102,32 @@ def test_every_parameter_is_trained():
 def test_too_many_convolutions_for_the_images_are_refused():
     with pytest.raises(UserError, match="5 convolutions: too many for 8 px"):
         FeatureExtractor(EncoderConfig(), 8)
+
+
+def test_variational_bottleneck_draws_and_pays_what_torch_says():
+    """The cost is torch's divergence between normals; draws have the mean and the variance that were paid for."""
+    torch.manual_seed(0)
+    extractor = FeatureExtractor(dataclasses.replace(SMALL, kl=1.0), 16).eval()
+    nn.init.normal_(extractor.log_variance.weight, std=0.3)
+    images = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        mean, cost = extractor.drawn_scalars(images)
+        torch.testing.assert_close(mean, extractor.scalars(images))
+        log_variance = extractor.log_variance(extractor.head[:-1](extractor.convs(images).flatten(1)))
+        theirs = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).sum(1)
+        torch.testing.assert_close(cost, theirs)
+
+        extractor.train()
+        extractor.convs.eval()  # the statistics of the batch are not what is tested
+        draws = torch.stack([extractor.drawn_scalars(images)[0] for _ in range(4_000)])
+    torch.testing.assert_close(draws.mean(0), mean, rtol=0, atol=0.08)
+    torch.testing.assert_close(draws.var(0), log_variance.exp(), rtol=0.15, atol=0)
+
+
+def test_without_bottleneck_scalars_cost_nothing():
+    extractor = FeatureExtractor(SMALL, 16).train()
+    images = torch.randn(3, 3, 16, 16)
+    scalars, cost = extractor.drawn_scalars(images)
+    torch.testing.assert_close(scalars, extractor.scalars(images))
+    assert (cost == 0).all()
+    assert extractor.log_variance is None

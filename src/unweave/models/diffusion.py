@@ -71,8 +71,8 @@ class DiffusionModel(nn.Module):
     def forward(self, images: Tensor) -> Losses:
         """The loss of a batch (B, 3, H, W) in [-1, 1]; noise and noise levels come from torch's global generator."""
         latents = self.tokenizer.encode(images)  # (B, C, H, W)
-        scalars, tokens = self.encoder(images)  # (B, N), (B, N, D)
-        pulled = self.anchors.pull(scalars, tokens, self.encoder.tokens)
+        scalars, cost = self.encoder.drawn_scalars(images)  # (B, N), (B,)
+        pulled = self.anchors.pull(scalars, self.encoder.tokens(scalars), self.encoder.tokens)  # tokens (B, N, D)
 
         times = self.schedule.draw_times(len(images), images.device)
         noise = torch.randn_like(latents)
@@ -84,6 +84,9 @@ class DiffusionModel(nn.Module):
         error = (prediction - target).abs() if power == 1 else (prediction - target).square()
         loss = (self.schedule.loss_weight(times, power) * error).mean()
         parts = {"loss": loss, "lambda": pulled.weight.mean(), "pull_distance": pulled.distance.mean()}
+        if self.config.encoder.kl:
+            parts["kl"] = cost.mean()
+            loss = loss + self.config.encoder.kl * cost.mean() / latents[0].numel()
         return Losses(loss, {name: part.detach() for name, part in parts.items()})
 
     @property

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from unweave.config import EncoderConfig, require
 
+FIRST_LOG_VARIANCE = -2.0
+LOG_VARIANCES = (-12.0, 4.0)  # beyond these the noise is nothing, or all
+
 
 class UnitMLPs(nn.Module):
     """N independent MLPs, one per unit, as one batched product per layer.
@@ -61,6 +64,10 @@ class FeatureExtractor(nn.Module):
         widths = (config.channels[-1] * size**2, *config.hidden, config.num_units)
         layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
         self.head = nn.Sequential(*layers[:-1])  # the scalars themselves have no activation
+        self.log_variance = nn.Linear(widths[-2], config.num_units) if config.kl else None
+        if self.log_variance is not None:
+            nn.init.zeros_(self.log_variance.weight)
+            nn.init.constant_(self.log_variance.bias, FIRST_LOG_VARIANCE)
         self.units = UnitMLPs(
             config.num_units,
             (1, *config.unit_hidden, config.token_dim),
@@ -70,6 +77,25 @@ class FeatureExtractor(nn.Module):
     def scalars(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N)."""
         return self.head(self.convs(images).flatten(1))
+
+    def drawn_scalars(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scalars (B, N) as training sees them, and what they cost (B,), in nats.
+
+        With a variational bottleneck (Kingma and Welling 2014) they are drawn, while training, from a normal
+        distribution around `scalars` whose variance depends on the image, and cost its divergence from the standard
+        normal, sum_n (mean^2 + variance - 1 - log variance) / 2. Without, they are `scalars` and cost nothing.
+        """
+        if self.log_variance is None:
+            return self.scalars(images), images.new_zeros(len(images))
+        *body, last = self.head
+        features = self.convs(images).flatten(1)
+        for layer in body:
+            features = layer(features)
+        mean, log_variance = last(features), self.log_variance(features).clamp(*LOG_VARIANCES)
+        cost = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+        if not self.training:
+            return mean, cost
+        return mean + torch.randn_like(mean) * (0.5 * log_variance).exp(), cost
 
     def tokens(self, scalars: Tensor) -> Tensor:
         """Scalars (B, N) -> tokens (B, N, D)."""
