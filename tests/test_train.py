@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 import unweave
 from unweave.cli import main
-from unweave.config import UserError
+from unweave.config import TrainConfig, UserError
 from unweave.data import Rooms, open_dataset
 from unweave.data.arrays import ArrayImages
 from unweave.nn.noise import Schedule
 from unweave.record import read_record
-from unweave.train import train
+from unweave.train import learning_rate, train
 
 LONG = 10**9
 
@@ -177,6 +177,13 @@ def test_two_processes_train_refit_and_save_together(tiny, tmp_path):
     assert (model.anchors.num_alive >= 1).all()
     ranks = json.loads((tmp_path / "two" / "config.json").read_text())
     assert ranks["train"]["devices"] == 2
+
+
+def test_learning_rate_rises_stays_and_falls():
+    options = TrainConfig(images=1_000, batch_size=10, lr=2.0, warmup_images=100, cooldown_images=200)
+    rates = [learning_rate(options, images) for images in (0, 40, 90, 500, 800, 900, 990)]
+    assert rates == pytest.approx([0.2, 1.0, 2.0, 2.0, 2.0, 1.0, 0.1])
+    assert learning_rate(TrainConfig(images=1_000, batch_size=10, lr=2.0), 990) == 2.0
 
 
 @pytest.mark.parametrize("prediction", ["noise", "v", "image", "flow"])

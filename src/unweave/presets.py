@@ -27,32 +27,29 @@ class Preset(NamedTuple):
 CPU_ANCHORS = AnchorConfig(fit_every_images=96_000, max_points=20_000)
 
 
-def _encoder(num_units: int, width: int, num_halvings: int) -> EncoderConfig:
-    """A small extractor that halves the width with every convolution; tokens have no final ReLU."""
-    return EncoderConfig(
-        num_units=num_units,
-        token_dim=32,
-        channels=(width, *[2 * width] * (num_halvings - 1)),
-        stem_kernel=4,
-        stem_stride=2,
-        hidden=(128,),
-        unit_hidden=(64,),
-        token_activation="none",
-    )
-
-
-def _cpu(image_size: int, num_units: int, channels: int) -> ModelConfig:
+def _cpu(num_units: int, channels: int, kl: float = 0.0) -> ModelConfig:
     """A model whose step takes some tens of milliseconds on one core. docs/minutes.md measures each choice.
 
     Each 8 px patch is a position of the latent. The denoiser sees a position and the units, no other position, and
-    predicts v: noise prediction starves the units of gradient at this scale. Whitening lets small things count.
+    predicts v: noise prediction starves the units of gradient at this scale. Whitening lets small things count. `kl`
+    is for data whose factors the units would otherwise share out among themselves, as the two of a position.
     """
     return ModelConfig(
-        image_size=image_size,
+        image_size=32,
         loss="l2",
         denoiser="transformer",
         tokenizer=TokenizerConfig(kind="patch", channels=channels, downsample=8, whitening=0.5),
-        encoder=_encoder(num_units, width=32, num_halvings=3 if image_size == 32 else 4),
+        encoder=EncoderConfig(
+            num_units=num_units,
+            token_dim=32,
+            channels=(32, 64, 64),
+            stem_kernel=4,
+            stem_stride=2,
+            hidden=(128,),
+            unit_hidden=(64,),
+            token_activation="none",
+            kl=kl,
+        ),
         transformer=TransformerConfig(width=64, depth=3, num_heads=4),
         noise=NoiseConfig(prediction="v"),
         anchors=CPU_ANCHORS,
@@ -64,6 +61,7 @@ CPU_TRAIN = TrainConfig(
     batch_size=64,
     lr=2e-3,
     warmup_images=6_400,
+    cooldown_images=700_000,
     clip=1.0,
     ema_decay=0.999,
     ema_encoder=True,
@@ -72,6 +70,8 @@ CPU_TRAIN = TrainConfig(
     accelerator="cpu",
 )
 
+LONG_TRAIN = replace(CPU_TRAIN, images=800_000, cooldown_images=800_000)
+
 PUBLISHED = ModelConfig()
 
 PRESETS: dict[str, Preset] = {
@@ -79,7 +79,7 @@ PRESETS: dict[str, Preset] = {
         "rooms with four free factors (wall hue, object hue, scale, shape) at 32 px; minutes on two cores",
         RunConfig(
             data=DataConfig("rooms", frozen=("floor_hue=0", "orientation=7"), held_out=0.1),
-            model=_cpu(image_size=32, num_units=10, channels=20),
+            model=_cpu(num_units=10, channels=20),
             train=CPU_TRAIN,
         ),
     ),
@@ -87,16 +87,16 @@ PRESETS: dict[str, Preset] = {
         "rooms with all six factors at 32 px; a longer sitting on two cores",
         RunConfig(
             data=DataConfig("rooms"),
-            model=_cpu(image_size=32, num_units=12, channels=20),
-            train=replace(CPU_TRAIN, images=1_200_000, save_every_images=200_000),
+            model=_cpu(num_units=12, channels=20),
+            train=LONG_TRAIN,
         ),
     ),
     "sprites-cpu": Preset(
         "dsprites with all five factors at 32 px; a longer sitting on two cores",
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
-            model=_cpu(image_size=32, num_units=10, channels=40),
-            train=replace(CPU_TRAIN, images=1_200_000, save_every_images=200_000),
+            model=_cpu(num_units=10, channels=40, kl=1.0),
+            train=LONG_TRAIN,
         ),
     ),
     "tiny": Preset(

@@ -23,7 +23,7 @@ import torch
 from unweave import checkpoint
 from unweave.batches import Order, batches, split_rows
 from unweave.checkpoint import Checkpoint
-from unweave.config import RunConfig, UserError
+from unweave.config import RunConfig, TrainConfig, UserError
 from unweave.data import open_dataset
 from unweave.data.base import FactorDataset
 from unweave.models.diffusion import DiffusionModel, evaluating
@@ -196,9 +196,8 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
     """One step on this process's share of a batch; returns the named numbers of the step."""
     options, fabric = run.config.train, run.fabric
     seed_step(options.seed, fabric.global_rank, state.images)
-    warm = (state.images + options.batch_size) / max(options.warmup_images, 1)
     for group in state.optimizer.param_groups:
-        group["lr"] = options.lr * min(1.0, warm)
+        group["lr"] = learning_rate(options, state.images)
     state.model.train()
     losses = state.wrapped(normalise(images.to(fabric.device, non_blocking=True)))
     fabric.backward(losses.total)
@@ -211,6 +210,13 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
     state.images += options.batch_size
     state.step += 1
     return losses.parts
+
+
+def learning_rate(options: TrainConfig, images: int) -> float:
+    """That of the step that follows `images` images: it rises to `lr`, stays, and falls to 0 at the end."""
+    warm = (images + options.batch_size) / max(options.warmup_images, 1)
+    left = (options.images - images) / max(options.cooldown_images, 1)
+    return options.lr * min(1.0, warm, left)
 
 
 @torch.no_grad()
