@@ -87,7 +87,6 @@ def options_of(name: str, seed: int, images: int | None, points: int) -> RunConf
         **STUDIES[name],
         "train.seed": seed,
         "train.images": wanted,
-        "train.cooldown_images": wanted,
         "train.save_every_images": max(wanted // points, 1),
     }
     for option, value in changes.items():

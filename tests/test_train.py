@@ -180,7 +180,7 @@ def test_two_processes_train_refit_and_save_together(tiny, tmp_path):
 
 
 def test_learning_rate_rises_stays_and_falls():
-    options = TrainConfig(images=1_000, batch_size=10, lr=2.0, warmup_images=100, cooldown_images=200)
+    options = TrainConfig(images=1_000, batch_size=10, lr=2.0, warmup_images=100, cooldown=0.2)
     rates = [learning_rate(options, images) for images in (0, 40, 90, 500, 800, 900, 990)]
     assert rates == pytest.approx([0.2, 1.0, 2.0, 2.0, 2.0, 1.0, 0.1])
     assert learning_rate(TrainConfig(images=1_000, batch_size=10, lr=2.0), 990) == 2.0

@@ -335,8 +335,8 @@ class TrainConfig:
     """AdamW's learning rate."""
     warmup_images: int = 0
     """The learning rate rises linearly over this many images."""
-    cooldown_images: int = 0
-    """The learning rate falls linearly to 0 over the last this many images."""
+    cooldown: float = 0.0
+    """Part of the run, 0 to 1, at whose end the learning rate has fallen to 0, linearly."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
     clip: float = 0.0
@@ -365,8 +365,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "log_every_images", "save_every_images", "devices"):
             require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
-        for name in ("warmup_images", "cooldown_images", "weight_decay", "clip", "workers", "seed"):
+        for name in ("warmup_images", "weight_decay", "clip", "workers", "seed"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
+        require(0 <= self.cooldown <= 1, f"train.cooldown is {self.cooldown}: choose from 0 to 1")
         require(self.lr > 0, f"train.lr is {self.lr}: must be positive")
         require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}: choose from 0 to below 1")
         require(

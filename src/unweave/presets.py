@@ -61,7 +61,7 @@ CPU_TRAIN = TrainConfig(
     batch_size=64,
     lr=2e-3,
     warmup_images=6_400,
-    cooldown_images=700_000,
+    cooldown=1.0,
     clip=1.0,
     ema_decay=0.999,
     ema_encoder=True,
@@ -70,7 +70,7 @@ CPU_TRAIN = TrainConfig(
     accelerator="cpu",
 )
 
-LONG_TRAIN = replace(CPU_TRAIN, images=800_000, cooldown_images=800_000)
+LONG_TRAIN = replace(CPU_TRAIN, images=800_000)
 
 PUBLISHED = ModelConfig()
 

@@ -215,7 +215,7 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
 def learning_rate(options: TrainConfig, images: int) -> float:
     """That of the step that follows `images` images: it rises to `lr`, stays, and falls to 0 at the end."""
     warm = (images + options.batch_size) / max(options.warmup_images, 1)
-    left = (options.images - images) / max(options.cooldown_images, 1)
+    left = (options.images - images) / max(options.cooldown * options.images, 1)
     return options.lr * min(1.0, warm, left)
 
 
