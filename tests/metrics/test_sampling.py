@@ -27,7 +27,7 @@ def reference_votes(rng, sizes, num, batch_size):
 
 
 @pytest.mark.parametrize("sizes", [(10, 10, 10, 8, 4, 15), (4, 24, 183), (6, 1, 3)])
-def test_rows_are_drawn_in_batches_of_sixteen_train_first(sizes):
+def test_rows_are_drawnin_batches_of_sixteen_train_first(sizes):
     train, test = sample_rows(sizes, 100, 50, seed=7)
     rng = np.random.RandomState(7)
     np.testing.assert_array_equal(train, reference_rows(rng, sizes, 100))

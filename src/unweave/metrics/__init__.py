@@ -1,7 +1,44 @@
 """Scores of disentanglement: arrays in, numbers out. Importing them loads no torch."""
 
+from unweave.metrics.beta_vae import BetaVAEResult, beta_vae_score
 from unweave.metrics.dci import DCIResult, dci
+from unweave.metrics.downstream import DownstreamResult, downstream
+from unweave.metrics.explicitness import ExplicitnessResult, explicitness
 from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score
+from unweave.metrics.infomec import InfoMECResult, infomec
+from unweave.metrics.irs import IRSResult, irs
+from unweave.metrics.mig import MIGResult, ModularityResult, mig, modularity
 from unweave.metrics.sampling import cell_index, sample_rows
+from unweave.metrics.sap import SAPResult, sap, sap_continuous
+from unweave.metrics.tad import TADResult, tad
+from unweave.metrics.udr import UDRResult, udr
 
-__all__ = ["DCIResult", "FactorVAEResult", "cell_index", "dci", "factor_vae_score", "sample_rows"]
+__all__ = [
+    "BetaVAEResult",
+    "DCIResult",
+    "DownstreamResult",
+    "ExplicitnessResult",
+    "FactorVAEResult",
+    "IRSResult",
+    "InfoMECResult",
+    "MIGResult",
+    "ModularityResult",
+    "SAPResult",
+    "TADResult",
+    "UDRResult",
+    "beta_vae_score",
+    "cell_index",
+    "dci",
+    "downstream",
+    "explicitness",
+    "factor_vae_score",
+    "infomec",
+    "irs",
+    "mig",
+    "modularity",
+    "sample_rows",
+    "sap",
+    "sap_continuous",
+    "tad",
+    "udr",
+]

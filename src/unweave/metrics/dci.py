@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.config import require
 from unweave.metrics import boosting
-from unweave.metrics.inputs import check_codes, check_factors, plural
+from unweave.metrics.inputs import check_pair, plural, varying_factors
 
 SMOOTHING = 1e-11
 """Added to importances before their entropy is taken."""
@@ -57,12 +56,8 @@ def dci(
     codes that are not finite and factors that are not discrete; also for shapes that do not match, and where no factor
     varies.
     """
-    train, test = check_codes(codes_train, "codes_train"), check_codes(codes_test, "codes_test")
-    labels = check_factors(factors_train, "factors_train", len(train))
-    labels_test = check_factors(factors_test, "factors_test", len(test))
-    _check_match(train, test, labels, labels_test)
-    varying = (labels != labels[:1]).any(axis=0)
-    require(bool(varying.any()), "every factor has one value in factors_train: at least one needs two")
+    train, labels, test, labels_test = check_pair(codes_train, factors_train, codes_test, factors_test)
+    varying, _ = varying_factors(labels, "factors_train")
 
     model = boosting.fit(train, labels[:, varying], seed=seed, num_threads=num_threads, progress=progress)
     accuracy_train = _accuracy(model.fitted, labels, varying)
@@ -100,17 +95,6 @@ def disentanglement(importance: NDArray[np.float64]) -> float:
 def completeness(importance: NDArray[np.float64]) -> float:
     """C = sum_j weight_j (1 - H_D(R_j / sum R_j)), the same of the columns: NaN for one code."""
     return disentanglement(importance.T)
-
-
-def _check_match(
-    train: NDArray[np.float64], test: NDArray[np.float64], labels: NDArray[Any], labels_test: NDArray[Any]
-) -> None:
-    ours, theirs = train.shape[1], test.shape[1]
-    require(ours == theirs, f"codes_train has {ours} columns, codes_test {theirs}: give both the same codes")
-    ours, theirs = labels.shape[1], labels_test.shape[1]
-    require(ours == theirs, f"factors_train has {ours} columns, factors_test {theirs}: give both the same factors")
-    same_kind = (labels.dtype.kind in "US") == (labels_test.dtype.kind in "US")
-    require(same_kind, f"factors_train is {labels.dtype}, factors_test {labels_test.dtype}: give both the same type")
 
 
 def _entropy(importance: NDArray[np.float64]) -> NDArray[np.float64]:

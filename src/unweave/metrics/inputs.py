@@ -1,11 +1,15 @@
 """Checks of what a score is given: the right arrays, or one line that names the column."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.config import UserError, require
+
+Protocol = Literal["official", "robust"]
+"""`official`: what the field's papers ran, so that numbers compare; `robust`: the same idea without its traps."""
 
 
 def check_codes(codes: ArrayLike, name: str) -> NDArray[np.float64]:
@@ -44,6 +48,39 @@ def check_factors(factors: ArrayLike, name: str, num_rows: int) -> NDArray[np.ge
         message = f"{name} column {int(whole.argmin())} has values that are no whole numbers: sort them into classes"
         require(bool(whole.all()), message)
     return table
+
+
+def check_pair(
+    codes_train: ArrayLike, factors_train: ArrayLike, codes_test: ArrayLike, factors_test: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.generic], NDArray[np.float64], NDArray[np.generic]]:
+    """Codes and discrete factors of training and test rows. Raises `UserError` where they do not match."""
+    train, test = check_codes(codes_train, "codes_train"), check_codes(codes_test, "codes_test")
+    labels = check_factors(factors_train, "factors_train", len(train))
+    labels_test = check_factors(factors_test, "factors_test", len(test))
+    ours, theirs = train.shape[1], test.shape[1]
+    require(ours == theirs, f"codes_train has {ours} columns, codes_test {theirs}: give both the same codes")
+    ours, theirs = labels.shape[1], labels_test.shape[1]
+    require(ours == theirs, f"factors_train has {ours} columns, factors_test {theirs}: give both the same factors")
+    same_kind = (labels.dtype.kind in "US") == (labels_test.dtype.kind in "US")
+    require(same_kind, f"factors_train is {labels.dtype}, factors_test {labels_test.dtype}: give both the same type")
+    return train, labels, test, labels_test
+
+
+def varying_factors(factors: NDArray[np.generic], name: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Which columns of factors (N, F) have more than one value, and a note about the others.
+
+    Raises `UserError` where none has.
+    """
+    varying = (factors != factors[:1]).any(axis=0)
+    require(bool(varying.any()), f"every factor has one value in {name}: at least one needs two")
+    if varying.all():
+        return varying, ()
+    return varying, (f"{plural(np.flatnonzero(~varying), 'factor')} left out: one value only",)
+
+
+def check_protocol(protocol: str) -> None:
+    """Raises `UserError` for a protocol that there is not."""
+    require(protocol in ("official", "robust"), f"protocol is {protocol!r}: choose official or robust")
 
 
 def check_sizes(factor_sizes: Sequence[int], num_cells: int) -> tuple[int, ...]:

@@ -37,10 +37,11 @@ def sample_rows(
     Drawn with replacement, in batches of 16, train before test; the defaults are the official constants.
     """
     rng = np.random.RandomState(seed)  # its stream is part of the definition
-    return _in_batches(rng, factor_sizes, num_train), _in_batches(rng, factor_sizes, num_test)
+    return in_batches(rng, factor_sizes, num_train), in_batches(rng, factor_sizes, num_test)
 
 
-def _in_batches(rng: np.random.RandomState, factor_sizes: Sequence[int], num: int) -> Cells:
+def in_batches(rng: np.random.RandomState, factor_sizes: Sequence[int], num: int) -> Cells:
+    """Factors (num, F) as the reference draws rows: sixteen at a time."""
     firsts = range(0, num, ROW_BATCH)
     batches = [sample_factors(rng, factor_sizes, min(ROW_BATCH, num - first)) for first in firsts]
     return np.concatenate([np.empty((0, len(factor_sizes)), np.int64), *batches])

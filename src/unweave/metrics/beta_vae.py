@@ -1,0 +1,93 @@
+"""BetaVAE score (Higgins et al. 2017): can a linear model tell which factor two groups of images share?"""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from unweave.config import require
+from unweave.metrics.inputs import Protocol, check_codes, check_protocol, check_sizes, plural
+from unweave.metrics.sampling import cell_index, sample_factors
+
+
+class BetaVAEResult(NamedTuple):
+    """BetaVAE score of codes for F factors."""
+
+    score: float
+    """Accuracy on the evaluation points, the published number; NaN, with a note, where one factor varies."""
+    score_train: float
+    """Accuracy on the points it was fitted to."""
+    chance: float
+    """1 / number of factors that vary."""
+    adjusted: float
+    """(score - chance) / (1 - chance): 0 is chance."""
+    dropped_factors: tuple[int, ...]
+    """Factors with one value, which are never shared."""
+    notes: tuple[str, ...]
+
+
+def beta_vae_score(
+    codes: ArrayLike,
+    factor_sizes: Sequence[int],
+    *,
+    protocol: Protocol = "robust",
+    seed: int = 0,
+    num_train: int = 10_000,
+    num_eval: int = 5_000,
+    batch_size: int = 64,
+) -> BetaVAEResult:
+    """BetaVAE score of codes (cells, D), one row per cell of the factor grid in C order.
+
+    A point is the mean absolute difference of the codes of `batch_size` pairs of cells that share one random factor;
+    a logistic regression tells which. `official` fits it to the points as they are, whose scale then matters; `robust`
+    standardises them. The other defaults are the official constants. Raises `UserError` for codes that are not finite
+    or do not fit the grid.
+    """
+    check_protocol(protocol)
+    table = check_codes(codes, "codes")
+    sizes = check_sizes(factor_sizes, len(table))
+    require(min(num_train, num_eval, batch_size) >= 1, "num_train, num_eval and batch_size must be at least 1")
+    varying = [factor for factor, size in enumerate(sizes) if size > 1]
+    require(len(varying) > 0, f"factor_sizes is {list(sizes)}: at least one factor needs two values")
+    dropped = tuple(factor for factor, size in enumerate(sizes) if size == 1)
+    notes = (f"{plural(dropped, 'factor')} never shared: one value only",) if dropped else ()
+    if len(varying) == 1:
+        note = "one factor varies: the score is not defined"
+        return BetaVAEResult(float("nan"), float("nan"), 1.0, float("nan"), dropped, (*notes, note))
+
+    rng = np.random.RandomState(seed)  # its stream is part of the definition
+    free_sizes = [sizes[factor] for factor in varying]
+    points, shared = _points(table, free_sizes, rng, num_train, batch_size)
+    if protocol == "robust":
+        mean, spread = points.mean(axis=0), points.std(axis=0)
+        spread = np.where(spread > 0, spread, 1)
+    else:
+        mean, spread = 0.0, 1.0
+    require(len(np.unique(shared)) > 1, f"num_train is {num_train}: all points share one factor, draw more")
+    model = LogisticRegression()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit((points - mean) / spread, shared)
+    score_train = float(model.score((points - mean) / spread, shared))
+    points, shared = _points(table, free_sizes, rng, num_eval, batch_size)
+    score = float(model.score((points - mean) / spread, shared))
+    chance = 1 / len(varying)
+    return BetaVAEResult(score, score_train, chance, (score - chance) / (1 - chance), dropped, notes)
+
+
+def _points(
+    table: NDArray[np.float64], sizes: Sequence[int], rng: np.random.RandomState, num: int, batch_size: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """`num` points (num, D) and the factors (num,) that their pairs share, in the reference's order of draws."""
+    points, shared = np.empty((num, table.shape[1])), np.empty(num, np.int64)
+    for row in range(num):
+        factor = rng.randint(len(sizes))
+        first, second = sample_factors(rng, sizes, batch_size), sample_factors(rng, sizes, batch_size)
+        second[:, factor] = first[:, factor]
+        points[row] = np.abs(table[cell_index(first, sizes)] - table[cell_index(second, sizes)]).mean(axis=0)
+        shared[row] = factor
+    return points, shared

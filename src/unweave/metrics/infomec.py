@@ -1,0 +1,143 @@
+"""InfoMEC (Hsu et al. 2023): modularity, compactness and explicitness from normalised mutual information."""
+
+import warnings
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from unweave.config import require
+from unweave.metrics.information import (
+    as_labels,
+    binned,
+    entropies,
+    informative,
+    mutual_information,
+    neighbour_information,
+)
+from unweave.metrics.inputs import Protocol, check_codes, check_factors, check_protocol, plural, varying_factors
+
+Prune = Literal["iqr10", "range20"]
+SMALLEST_SUM = 1e-6
+"""Added to the information of a factor over all codes, as in the published file."""
+
+
+class InfoMECResult(NamedTuple):
+    """InfoM, InfoC and InfoE of D codes for F factors, 0 to 1 each."""
+
+    modularity: float
+    """InfoM: does each active code tell of one factor?"""
+    compactness: float
+    """InfoC: is each factor told by one active code?"""
+    explicitness: float
+    """InfoE: part of a factor's entropy that a linear model of all codes explains, on the rows it was fitted to."""
+    nmi: NDArray[np.float64]
+    """(F, D): mutual information over the factor's entropy, by nearest neighbours; NaN for a dropped factor."""
+    active: NDArray[np.bool_]
+    """(D,): codes that are not pruned."""
+    dropped_factors: tuple[int, ...]
+    """Factors with one value; they take no part."""
+    notes: tuple[str, ...]
+
+
+def infomec(
+    codes: ArrayLike,
+    factors: ArrayLike,
+    *,
+    protocol: Protocol = "robust",
+    seed: int = 0,
+    prune: Prune = "iqr10",
+) -> InfoMECResult:
+    """InfoMEC of codes (N, D) and discrete factors (N, F), officially 10,000 rows.
+
+    `official`: a code is active when its interquartile range is above a tenth of the largest (`iqr10`, as in the DyGA
+    and Tripod code), or its range above a twentieth of the largest (`range20`, as first published). `robust`: when it
+    tells of a factor more than chance would, whatever its scale. `seed` is that of the jitter
+    that keeps equal codes apart; what it alone says of a factor stands in the matrix of `official` and is 0 in that of
+    `robust`. Raises `UserError`, naming the column, for codes that are not finite, factors that
+    are not discrete, and where no factor varies.
+    """
+    check_protocol(protocol)
+    require(prune in ("iqr10", "range20"), f"prune is {prune!r}: choose iqr10 or range20")
+    table = check_codes(codes, "codes")
+    labels = as_labels(check_factors(factors, "factors", len(table)))
+    varying, notes = varying_factors(labels, "factors")
+    spread = table.std(axis=0)
+    constant = spread <= 1e-12 * np.maximum(np.abs(table).max(axis=0), 1e-300)
+    scaled = np.where(constant, 0, (table - table.mean(axis=0)) / np.where(constant, 1, spread))
+    free = labels[:, varying]
+    found = neighbour_information(scaled, free, np.random.RandomState(seed))  # (F', D)
+    if protocol == "robust":
+        found[:, constant] = 0
+    nmi = np.full((labels.shape[1], table.shape[1]), np.nan)
+    nmi[varying] = found / entropies(free)[:, None]
+    if protocol == "robust":
+        bins = binned(table)
+        active, rule = informative(mutual_information(bins, free), bins, free), "no more information than chance"
+    else:
+        active, rule = _active(table, prune) & ~constant, prune
+    if not active.all():
+        notes = (*notes, f"{plural(np.flatnonzero(~active), 'code')} not active: {rule}")
+    modularity, silent = _modularity(nmi[varying][:, active])
+    if silent:
+        notes = (*notes, f"{silent} active codes tell of no factor: left out of InfoM")
+    if varying.sum() == 1:
+        notes = (*notes, "one factor varies: InfoM is not defined")
+    if active.sum() <= 1:
+        notes = (*notes, f"{active.sum()} codes are active: InfoC is {'1' if active.any() else '0'} by convention")
+    return InfoMECResult(
+        modularity=modularity,
+        compactness=_compactness(nmi[varying][:, active]),
+        explicitness=_explicitness(scaled, free),
+        nmi=nmi,
+        active=active,
+        dropped_factors=tuple(np.flatnonzero(~varying).tolist()),
+        notes=notes,
+    )
+
+
+def _active(codes: NDArray[np.float64], prune: Prune) -> NDArray[np.bool_]:
+    if prune == "iqr10":
+        spread = np.subtract(*np.quantile(codes, [0.75, 0.25], axis=0))
+        return spread > spread.max() / 10
+    spread = np.ptp(codes, axis=0)
+    return spread > spread.max() / 20
+
+
+def _modularity(nmi: NDArray[np.float64]) -> tuple[float, int]:
+    """InfoM of (F, A), and how many codes tell of nothing."""
+    num_factors, total = len(nmi), nmi.sum(axis=0)
+    telling = total > 0
+    if num_factors == 1:
+        return float("nan"), int((~telling).sum())
+    if not telling.any():
+        return 0.0, int((~telling).sum())
+    part = (nmi.max(axis=0)[telling] / total[telling]).mean()
+    return float((part - 1 / num_factors) / (1 - 1 / num_factors)), int((~telling).sum())
+
+
+def _compactness(nmi: NDArray[np.float64]) -> float:
+    num_codes = nmi.shape[1]
+    if num_codes <= 1:
+        return float(num_codes)
+    part = (nmi.max(axis=1) / (nmi.sum(axis=1) + SMALLEST_SUM)).mean()
+    return float((part - 1 / num_codes) / (1 - 1 / num_codes))
+
+
+def _explicitness(codes: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Mean over factors of 1 - loss / log K, the loss of a balanced, unpenalised multinomial logistic regression.
+
+    log K is the loss of the same model without codes, since the classes are balanced.
+    """
+    parts = []
+    for column in labels.T:
+        model = LogisticRegression(C=np.inf, class_weight="balanced")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the published model stops after 100 steps
+            model.fit(codes, column)
+        null = np.log(len(model.classes_))
+        parts.append((null - log_loss(column, model.predict_proba(codes))) / null)
+    return float(np.mean(parts))
