@@ -59,7 +59,7 @@ def informative(found: Table, first: Labels, second: Labels, alpha: float = 1e-3
     used = np.array([len(np.unique(column)) for column in first.T])
     values = np.array([len(np.unique(column)) for column in second.T])
     freedom = np.maximum((used[:, None] - 1) * (values - 1), 1)
-    return (2 * len(first) * found > chi2.ppf(1 - alpha / found.shape[1], freedom)).any(axis=1)
+    return np.asarray((2 * len(first) * found > chi2.ppf(1 - alpha / found.shape[1], freedom)).any(axis=1), bool)
 
 
 def neighbour_information(codes: Table, labels: Labels, rng: np.random.RandomState) -> Table:

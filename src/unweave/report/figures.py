@@ -40,7 +40,7 @@ def image_grid(
     side = 0.62  # inches per image
     wide = side * num_columns + 1.5
     lines = textwrap.wrap(caption, int(wide * LETTERS_PER_INCH))
-    above = 0.7 + 0.13 * len(lines)  # inches for title, caption and the names of the columns
+    above = (0.7 if columns else 0.4) + 0.13 * len(lines)  # inches for title, caption and the names of the columns
     figure = plt.figure(figsize=(wide, side * num_rows * height / width + above + 0.15))
     grid = figure.add_gridspec(
         num_rows,
