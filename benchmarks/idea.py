@@ -41,7 +41,9 @@ def bars(axes: Axes, values: np.ndarray, marked: list[int], title: str) -> None:
 
 def arrow(start: Axes, end: Axes, start_at: tuple[float, float], end_at: tuple[float, float]) -> None:
     start.figure.add_artist(
-        ConnectionPatch(start_at, end_at, "axes fraction", "axes fraction", start, end, arrowstyle="-|>", color="0.35")
+        ConnectionPatch(
+            start_at, end_at, "axes fraction", "axes fraction", axesA=start, axesB=end, arrowstyle="-|>", color="0.35"
+        )
     )
 
 

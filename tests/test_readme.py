@@ -61,6 +61,16 @@ def test_make_targets_of_the_readme_exist():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
+def test_scores_of_the_readme_are_the_measured_ones():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "rooms-cpu.json").read_text())
+    names = {"FactorVAE": "factor_vae"} | {
+        f"DCI {kind}": f"dci_{kind}" for kind in ("disentanglement", "completeness", "informativeness")
+    }
+    for title, name in names.items():
+        row = f"| {title} | {measured['scores'][name]:.3f} | {measured['untrained'][name]:.3f} |"
+        assert row in README
+
+
 def options_of(words, capsys):
     with pytest.raises(SystemExit):
         cli.main([*words, "--help"])
