@@ -95,7 +95,7 @@ def standardise(scalars: np.ndarray) -> np.ndarray:
 
 def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet: bool = False) -> dict[str, Any]:
     """FactorVAE score and DCI of the codes (images, N) of a full grid of factors with these sizes, by name."""
-    votes = factor_vae_score(codes, sizes, seed=seed)
+    votes = factor_vae_score(codes, sizes, protocol="official", seed=seed)
     train, test = sample_rows(sizes, seed=seed)
     with Display(what, 100, "%", quiet) as display:
         trees = dci(

@@ -5,10 +5,12 @@ import pytest
 
 from tests.metrics.metric_cases import EXPECTED, NAMES, SIZES, grid_codes, grid_factors
 from unweave.config import UserError
-from unweave.metrics import factor_vae_score
+from unweave.metrics import cell_index, factor_vae_score, factor_vae_score_rows, sample_rows
+from unweave.metrics.sampling import row_interventions
 
 SMALL = (5, 3, 4)
-QUICK = {"num_variance": 500, "num_train": 300, "num_eval": 200, "batch_size": 16}
+COUNTS = {"num_variance": 500, "num_train": 300, "num_eval": 200, "batch_size": 16}
+QUICK = {"protocol": "official", **COUNTS}
 
 
 def small_codes(seed=0, noise=0.5):
@@ -41,7 +43,9 @@ def reference_votes(codes, sizes, *, seed, num_variance, num_train, num_eval, ba
 
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_cases_exactly(name):
-    result = factor_vae_score(grid_codes(name), SIZES, num_variance=5000, num_train=2000, num_eval=1000)
+    result = factor_vae_score(
+        grid_codes(name), SIZES, protocol="official", num_variance=5000, num_train=2000, num_eval=1000
+    )
     assert result.score_train == EXPECTED[name]["factor_vae"]["train_accuracy"]
     assert result.score == EXPECTED[name]["factor_vae"]["eval_accuracy"]
     assert result.active.sum() == (6 if name == "dead" else result.active.size)
@@ -51,7 +55,7 @@ def test_golden_cases_exactly(name):
 def test_every_vote_is_the_reference_vote(seed):
     codes = small_codes(seed)
     result = factor_vae_score(codes, SMALL, seed=seed, **QUICK)
-    votes = reference_votes(codes, SMALL, seed=seed, **QUICK)
+    votes = reference_votes(codes, SMALL, seed=seed, **COUNTS)
     np.testing.assert_array_equal(result.votes_train, votes[0])
     np.testing.assert_array_equal(result.votes_eval, votes[1])
     majority = votes[0].argmax(axis=0)
@@ -125,3 +129,34 @@ def test_one_factor_always_scores_one_and_says_so():
 def test_bad_input_is_named(codes, sizes, options, message):
     with pytest.raises(UserError, match=message):
         factor_vae_score(codes, sizes, **options)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_robust_does_not_depend_on_the_scale(scale):
+    options = {**QUICK, "protocol": "robust"}
+    result = factor_vae_score(scale * small_codes(), SMALL, **options)
+    assert result.score == factor_vae_score(small_codes(), SMALL, **options).score
+    assert result.active.all()
+    assert result.notes == ()
+    assert result.adjusted == pytest.approx((result.score - 1 / 3) / (2 / 3))
+
+
+@pytest.mark.parametrize("name", ["rotated", "noisy"])
+def test_rows_alone_score_about_what_the_reference_did(name):
+    """The reference's own votes from rows are other draws: three seeds of it span the expectation."""
+    train, _ = sample_rows(SIZES, 5_000, 0)
+    codes = grid_codes(name)[cell_index(train, SIZES)]
+    expected = EXPECTED[name]["factor_vae_rows"]["eval_accuracy"]
+    found = [
+        factor_vae_score_rows(codes, train, protocol="official", seed=seed, num_train=2_000, num_eval=1_000).score
+        for seed in range(3)
+    ]
+    assert np.mean(found) == pytest.approx(np.mean(expected), abs=0.03)
+
+
+def test_row_votes_share_the_fixed_value():
+    labels = np.random.default_rng(0).integers(3, size=(50, 2))
+    for factors, rows in row_interventions(np.random.RandomState(0), labels, 700, 16):
+        held = labels[rows, factors[:, None]]
+        assert (held == held[:, :1]).all()
+        assert len(np.unique(rows)) > 40

@@ -1,10 +1,10 @@
 """Scores of disentanglement: arrays in, numbers out. Importing them loads no torch."""
 
-from unweave.metrics.beta_vae import BetaVAEResult, beta_vae_score
+from unweave.metrics.beta_vae import BetaVAEResult, beta_vae_score, beta_vae_score_rows
 from unweave.metrics.dci import DCIResult, dci
 from unweave.metrics.downstream import DownstreamResult, downstream
 from unweave.metrics.explicitness import ExplicitnessResult, explicitness
-from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score
+from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score, factor_vae_score_rows
 from unweave.metrics.infomec import InfoMECResult, infomec
 from unweave.metrics.irs import IRSResult, irs
 from unweave.metrics.mig import MIGResult, ModularityResult, mig, modularity
@@ -27,11 +27,13 @@ __all__ = [
     "TADResult",
     "UDRResult",
     "beta_vae_score",
+    "beta_vae_score_rows",
     "cell_index",
     "dci",
     "downstream",
     "explicitness",
     "factor_vae_score",
+    "factor_vae_score_rows",
     "infomec",
     "irs",
     "mig",

@@ -10,8 +10,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from unweave.config import require
-from unweave.metrics.inputs import Protocol, check_codes, check_protocol, check_sizes, plural
-from unweave.metrics.sampling import cell_index, sample_factors
+from unweave.metrics.information import as_labels
+from unweave.metrics.inputs import (
+    Protocol,
+    check_codes,
+    check_factors,
+    check_protocol,
+    check_sizes,
+    plural,
+    varying_factors,
+)
+from unweave.metrics.sampling import cell_index, row_interventions, sample_factors
+
+Points = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
 class BetaVAEResult(NamedTuple):
@@ -61,27 +72,71 @@ def beta_vae_score(
 
     rng = np.random.RandomState(seed)  # its stream is part of the definition
     free_sizes = [sizes[factor] for factor in varying]
-    points, shared = _points(table, free_sizes, rng, num_train, batch_size)
-    if protocol == "robust":
-        mean, spread = points.mean(axis=0), points.std(axis=0)
-        spread = np.where(spread > 0, spread, 1)
-    else:
-        mean, spread = 0.0, 1.0
-    require(len(np.unique(shared)) > 1, f"num_train is {num_train}: all points share one factor, draw more")
+    train = _points(table, free_sizes, rng, num_train, batch_size)
+    test = _points(table, free_sizes, rng, num_eval, batch_size)
+    return _classify(train, test, protocol, len(varying), dropped, notes)
+
+
+def beta_vae_score_rows(
+    codes: ArrayLike,
+    factors: ArrayLike,
+    *,
+    protocol: Protocol = "robust",
+    seed: int = 0,
+    num_train: int = 10_000,
+    num_eval: int = 5_000,
+    batch_size: int = 64,
+) -> BetaVAEResult:
+    """The same from rows alone: codes (N, D) and discrete factors (N, F) of images that do not fill a grid.
+
+    A point picks a factor and a row, and pairs `batch_size` rows with as many others among those that share its value.
+    Raises `UserError`, naming the column, for codes that are not finite, factors that are not discrete, and where no
+    factor varies.
+    """
+    check_protocol(protocol)
+    table = check_codes(codes, "codes")
+    labels = check_factors(factors, "factors", len(table))
+    require(min(num_train, num_eval, batch_size) >= 1, "num_train, num_eval and batch_size must be at least 1")
+    varies, notes = varying_factors(labels, "factors")
+    dropped = tuple(np.flatnonzero(~varies).tolist())
+    if varies.sum() == 1:
+        note = "one factor varies: the score is not defined"
+        return BetaVAEResult(float("nan"), float("nan"), 1.0, float("nan"), dropped, (*notes, note))
+    rng = np.random.RandomState(seed)
+    points, shared = [], []
+    for factor, rows in row_interventions(rng, as_labels(labels[:, varies]), num_train + num_eval, 2 * batch_size):
+        points.append(np.abs(table[rows[:, :batch_size]] - table[rows[:, batch_size:]]).mean(axis=1))
+        shared.append(factor)
+    x, y = np.concatenate(points), np.concatenate(shared)
+    halves = (x[:num_train], y[:num_train]), (x[num_train:], y[num_train:])
+    return _classify(*halves, protocol, int(varies.sum()), dropped, notes)
+
+
+def _classify(
+    train: Points,
+    test: Points,
+    protocol: Protocol,
+    num_varying: int,
+    dropped: tuple[int, ...],
+    notes: tuple[str, ...],
+) -> BetaVAEResult:
+    (points, shared), (points_test, shared_test) = train, test
+    mean, spread = (points.mean(axis=0), points.std(axis=0)) if protocol == "robust" else (0.0, np.ones(1))
+    spread = np.where(spread > 0, spread, 1)
+    require(len(np.unique(shared)) > 1, f"num_train is {len(shared)}: all points share one factor, draw more")
     model = LogisticRegression()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit((points - mean) / spread, shared)
     score_train = float(model.score((points - mean) / spread, shared))
-    points, shared = _points(table, free_sizes, rng, num_eval, batch_size)
-    score = float(model.score((points - mean) / spread, shared))
-    chance = 1 / len(varying)
+    score = float(model.score((points_test - mean) / spread, shared_test))
+    chance = 1 / num_varying
     return BetaVAEResult(score, score_train, chance, (score - chance) / (1 - chance), dropped, notes)
 
 
 def _points(
     table: NDArray[np.float64], sizes: Sequence[int], rng: np.random.RandomState, num: int, batch_size: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> Points:
     """`num` points (num, D) and the factors (num,) that their pairs share, in the reference's order of draws."""
     points, shared = np.empty((num, table.shape[1])), np.empty(num, np.int64)
     for row in range(num):

@@ -10,8 +10,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.config import require
-from unweave.metrics.inputs import check_codes, check_sizes, plural
-from unweave.metrics.sampling import Cells, cell_index, interventions, sample_factors
+from unweave.metrics.information import as_labels
+from unweave.metrics.inputs import (
+    Protocol,
+    check_codes,
+    check_factors,
+    check_protocol,
+    check_sizes,
+    plural,
+    varying_factors,
+)
+from unweave.metrics.sampling import Cells, cell_index, interventions, row_interventions, sample_factors
 
 
 class FactorVAEResult(NamedTuple):
@@ -23,6 +32,8 @@ class FactorVAEResult(NamedTuple):
     """The same on the votes it was learnt from."""
     chance: float
     """What codes without any information score: 1 / number of factors that vary."""
+    adjusted: float
+    """(score - chance) / (1 - chance): 0 is chance; NaN where one factor varies."""
     votes_train: NDArray[np.int64]
     """(F, D), votes by fixed factor and stillest code."""
     votes_eval: NDArray[np.int64]
@@ -39,6 +50,7 @@ def factor_vae_score(
     codes: ArrayLike,
     factor_sizes: Sequence[int],
     *,
+    protocol: Protocol = "robust",
     seed: int = 0,
     num_variance: int = 10_000,
     num_train: int = 10_000,
@@ -49,34 +61,81 @@ def factor_vae_score(
     """FactorVAE score of codes (cells, D), one row per cell of the factor grid in C order.
 
     A vote fixes a random factor in `batch_size` cells and goes to the code whose variance there, relative to its
-    variance over `num_variance` cells, is least. Codes with a standard deviation below `prune` are left out; this is
-    absolute, so the score depends on the scale of the codes. The defaults are the official constants. Raises
-    `UserError` for codes that are not finite or do not fit the grid.
+    variance over `num_variance` cells, is least. `official` leaves out codes with a standard deviation below `prune`;
+    this is absolute, so the score depends on the scale of the codes. `robust` leaves out those that are constant.
+    The other defaults are the official constants. Raises `UserError` for codes that are not finite or do not fit the
+    grid.
     """
+    check_protocol(protocol)
     table = check_codes(codes, "codes")
     sizes = check_sizes(factor_sizes, len(table))
     _check_counts(num_variance=num_variance, num_train=num_train, num_eval=num_eval, batch_size=batch_size)
     varying = [factor for factor, size in enumerate(sizes) if size > 1]
     require(len(varying) > 0, f"factor_sizes is {list(sizes)}: at least one factor needs two values")
     free_sizes = [sizes[factor] for factor in varying]
-
     rng = np.random.RandomState(seed)  # its stream is part of the definition
     drawn = table[cell_index(sample_factors(rng, free_sizes, num_variance), free_sizes)]
+    batches = interventions(rng, free_sizes, num_train + num_eval, batch_size)
+    return _elect(table, drawn, batches, varying, len(sizes), num_train, prune if protocol == "official" else 0.0)
+
+
+def factor_vae_score_rows(
+    codes: ArrayLike,
+    factors: ArrayLike,
+    *,
+    protocol: Protocol = "robust",
+    seed: int = 0,
+    num_train: int = 10_000,
+    num_eval: int = 5_000,
+    batch_size: int = 64,
+    prune: float = 0.05,
+) -> FactorVAEResult:
+    """The same from rows alone: codes (N, D) and discrete factors (N, F) of images that do not fill a grid.
+
+    A vote picks a factor and a row, and takes `batch_size` rows, with replacement, among those that share its value.
+    Variances are over all rows. Raises `UserError`, naming the column, for codes that are not finite, factors that are
+    not discrete, and where no factor varies.
+    """
+    check_protocol(protocol)
+    table = check_codes(codes, "codes")
+    labels = check_factors(factors, "factors", len(table))
+    _check_counts(num_variance=len(table), num_train=num_train, num_eval=num_eval, batch_size=batch_size)
+    varies, _ = varying_factors(labels, "factors")
+    varying = np.flatnonzero(varies).tolist()
+    rng = np.random.RandomState(seed)
+    batches = row_interventions(rng, as_labels(labels[:, varies]), num_train + num_eval, batch_size)
+    pruned_below = prune if protocol == "official" else 0.0
+    return _elect(table, table, batches, varying, labels.shape[1], num_train, pruned_below)
+
+
+def _elect(
+    table: NDArray[np.float64],
+    drawn: NDArray[np.float64],
+    batches: Iterable[tuple[Cells, Cells]],
+    varying: list[int],
+    num_factors: int,
+    num_train: int,
+    prune: float,
+) -> FactorVAEResult:
+    """Counts the votes of `batches` of rows of `table`; the first `num_train` are learnt from."""
     variance = drawn.var(axis=0, ddof=1)
     active = (np.sqrt(variance) >= prune) & (np.ptp(drawn, axis=0) > 0)
-    votes = np.zeros((2, len(sizes), table.shape[1]), np.int64)
+    votes = np.zeros((2, num_factors, table.shape[1]), np.int64)
+    num_votes = np.array([num_train, 1])
     if active.any():
-        batches = interventions(rng, free_sizes, num_train + num_eval, batch_size)
         fixed, stillest = _vote(table[:, active], variance[active], batches)
-        phase = np.arange(num_train + num_eval) >= num_train  # 0 train, 1 evaluation
+        phase = np.arange(len(fixed)) >= num_train  # 0 train, 1 evaluation
+        num_votes[1] = max(len(fixed) - num_train, 1)
         np.add.at(votes, (phase.astype(int), np.asarray(varying)[fixed], np.flatnonzero(active)[stillest]), 1)
     majority = votes[0].argmax(axis=0)
-    right = votes[:, majority, np.arange(table.shape[1])].sum(axis=1)
-    dropped = tuple(factor for factor, size in enumerate(sizes) if size == 1)
+    right = votes[:, majority, np.arange(table.shape[1])].sum(axis=1) / num_votes
+    dropped = tuple(sorted(set(range(num_factors)) - set(varying)))
+    chance = 1 / len(varying)
     return FactorVAEResult(
-        score=float(right[1] / num_eval),
-        score_train=float(right[0] / num_train),
-        chance=1 / len(varying),
+        score=float(right[1]),
+        score_train=float(right[0]),
+        chance=chance,
+        adjusted=float((right[1] - chance) / (1 - chance)) if len(varying) > 1 else float("nan"),
         votes_train=votes[0],
         votes_eval=votes[1],
         active=active,
@@ -107,10 +166,11 @@ def _vote(
 def _notes(active: NDArray[np.bool_], dropped: tuple[int, ...], num_varying: int, prune: float) -> tuple[str, ...]:
     notes = []
     pruned = np.flatnonzero(~active)
+    below = f" or of a standard deviation below {prune}" if prune else ""
     if not active.any():
-        notes.append(f"every code is constant or has a standard deviation below {prune}: none votes, the score is 0")
+        notes.append(f"every code is constant{below}: none votes, the score is 0")
     elif pruned.size:
-        notes.append(f"{plural(pruned, 'code')} never voted: constant or of a standard deviation below {prune}")
+        notes.append(f"{plural(pruned, 'code')} never voted: constant{below}")
     if dropped:
         notes.append(f"{plural(dropped, 'factor')} never fixed: one value only")
     if num_varying == 1:

@@ -68,6 +68,28 @@ def interventions(
         yield factors[:count], cells[:count]
 
 
+def row_interventions(
+    rng: np.random.RandomState, labels: Cells, num: int, batch_size: int
+) -> Iterator[tuple[Cells, Cells]]:
+    """Yields (fixed factor (n,), rows (n, batch_size)) until there are `num` votes, for labels (N, F) of rows.
+
+    The value that is fixed is that of a row drawn evenly, so that frequent values are fixed more often.
+    """
+    order = np.argsort(labels, axis=0, kind="stable")  # rows that share a value lie together
+    counts = [np.bincount(column) for column in labels.T]
+    firsts = [np.concatenate([[0], np.cumsum(count)[:-1]]) for count in counts]
+    done = 0
+    while done < num:
+        wanted = min(VOTE_CHUNK, num - done)
+        factors = rng.randint(labels.shape[1], size=wanted).astype(np.int64)
+        picked = labels[rng.randint(len(labels), size=wanted), factors]
+        first = np.array([firsts[factor][value] for factor, value in zip(factors, picked)])
+        count = np.array([counts[factor][value] for factor, value in zip(factors, picked)])
+        place = first[:, None] + (rng.random_sample((wanted, batch_size)) * count[:, None]).astype(np.int64)
+        done += wanted
+        yield factors, order[place, factors[:, None]]
+
+
 @compiled
 def _draw(words, cursor, size, out):
     """Fills `out` as `RandomState.randint(size)` does: words are masked, too large ones rejected.
