@@ -63,6 +63,49 @@ def evaluate(
     evaluate_run(run, _output(run, out), seed, device)
 
 
+def score(
+    codes: tyro.conf.Positional[Path],
+    factors: tyro.conf.Positional[Path | None] = None,
+    sizes: tuple[int, ...] = (),
+    metrics: str = "",
+    protocol: Literal["official", "robust"] = "robust",
+    seeds: int = 1,
+    json: Path | None = None,
+    figures: Path | None = None,
+) -> None:
+    """Score any codes by any method: a table of units, a table of factors.
+
+    `unweave score codes.npy factors.csv`; `unweave score codes.parquet` for a file that `unweave encode` wrote;
+    `unweave score codes.npy --sizes 10 10 10 8 4 15` for a full grid in C order.
+
+    Args:
+        codes: .npy, .npz, .csv or .parquet with a row per image and a column per unit
+        factors: the same with a column per factor; left out where the codes' file has them, or with sizes
+        sizes: values of each factor, where the rows are a full grid, last factor fastest
+        metrics: some of the scores, as in dci,mig (default: all)
+        protocol: official repeats the constants of published tables; robust does not depend on the scale of codes
+        seeds: evaluation seeds, whose mean and standard deviation are shown
+        json: file for every number and matrix
+        figures: folder for pictures of the matrices
+    """
+    from unweave import scoring
+    from unweave.files import write_text
+    from unweave.metrics.suite import METRICS, check_metrics
+
+    chosen = metrics.split(",") if metrics else list(METRICS)
+    check_metrics(chosen)
+    results, names = scoring.score_files(codes, factors, sizes, chosen, protocol, seeds)
+    scoring.show(results, codes)
+    if json is not None:
+        write_text(json, scoring.as_json(results))
+        _say(f"wrote {json}")
+    if figures is not None:
+        from unweave.report.figures import matrix_figure
+
+        for name, matrix in results[0].matrices.items():
+            _say(f"wrote {matrix_figure(matrix, names, name, figures / f'{name}.png')}")
+
+
 def encode(
     run: tyro.conf.Positional[str],
     out: Path,
@@ -160,6 +203,7 @@ def convert(checkpoint: tyro.conf.Positional[Path], folder: tyro.conf.Positional
 COMMANDS = {
     "train": train,
     "evaluate": evaluate,
+    "score": score,
     "encode": encode,
     "swap": swap,
     "traverse": traverse,

@@ -72,22 +72,35 @@ def image_grid(
 
 def importance_figure(results: dict[str, Any], path: Path) -> Path:
     """The unit-by-factor matrix of DCI: how much each unit matters for telling each factor."""
-    importance = np.array(results["scores"]["importance"])  # (N, F)
-    names = results["data"]["factor_names"]
-    figure, axes = plt.subplots(figsize=(1.6 + 0.75 * len(names), 1.5 + 0.33 * len(importance)), layout="constrained")
-    shown = axes.imshow(importance, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=8)
-    axes.set_yticks(range(len(importance)), [f"unit {unit}" for unit in range(len(importance))], fontsize=8)
-    for unit, factor in np.argwhere(importance >= 0.05):
-        value = importance[unit, factor]
-        colour = "white" if value > 0.6 else "black"
-        axes.text(factor, unit, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
     scores = results["scores"]
-    axes.set_title(
+    title = (
         f"Which unit tells which factor\nDCI-D {scores['dci_disentanglement']:.2f}, "
-        f"FactorVAE {scores['factor_vae']:.2f}; columns sum to 1,\na good code has one dark cell per column",
-        fontsize=8,
-        loc="left",
+        f"FactorVAE {scores['factor_vae']:.2f}; columns sum to 1,\na good code has one dark cell per column"
     )
+    return matrix_figure(np.array(scores["importance"]), results["data"]["factor_names"], title, path, highest=1.0)
+
+
+def matrix_figure(
+    matrix: np.ndarray, names: Sequence[str], title: str, path: Path, highest: float | None = None
+) -> Path:
+    """A matrix (units, factors) as cells with their values; `highest` is the darkest value, the largest if None."""
+    figure, axes = plt.subplots(figsize=(1.6 + 0.75 * len(names), 1.5 + 0.33 * len(matrix)), layout="constrained")
+    top = highest if highest is not None else max(float(np.nanmax(matrix)), 1e-12)
+    shown = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+    axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=8)
+    axes.set_yticks(range(len(matrix)), [f"unit {unit}" for unit in range(len(matrix))], fontsize=8)
+    for unit, factor in np.argwhere(matrix >= 0.05 * top):
+        value = matrix[unit, factor]
+        colour = "white" if value > 0.6 * top else "black"
+        axes.text(
+            factor,
+            unit,
+            f"{value:.2f}" if top < 100 else f"{value:.0f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=colour,
+        )
+    axes.set_title(title, fontsize=8, loc="left")
     figure.colorbar(shown, ax=axes, shrink=0.6)
     return save_figure(figure, path)

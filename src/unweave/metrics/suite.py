@@ -1,0 +1,234 @@
+"""All scores of one representation at once: what they share is drawn once, and each says what it left out."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unweave.config import require
+from unweave.metrics.beta_vae import beta_vae_score, beta_vae_score_rows
+from unweave.metrics.dci import dci
+from unweave.metrics.explicitness import explicitness
+from unweave.metrics.factor_vae import factor_vae_score, factor_vae_score_rows
+from unweave.metrics.infomec import infomec
+from unweave.metrics.inputs import Protocol, check_codes, check_factors, check_protocol, check_sizes, plural
+from unweave.metrics.irs import irs
+from unweave.metrics.mig import mig, modularity
+from unweave.metrics.sampling import cell_index, sample_rows
+from unweave.metrics.sap import sap
+
+OFFICIAL_TRAIN, OFFICIAL_TEST = 10_000, 5_000
+NUM_CLASSES = 10
+"""Classes of equal size that a continuous factor is sorted into."""
+
+METRICS = ("factor_vae", "beta_vae", "dci", "mig", "sap", "modularity", "explicitness", "infomec", "irs")
+"""Names of the scores of a suite. TAD, UDR and downstream efficiency take other inputs and stand alone."""
+
+
+class Score(NamedTuple):
+    """One number of one score."""
+
+    metric: str
+    name: str
+    """What the number is: `dci` has three."""
+    value: float
+    chance: float
+    """What codes without information score, where that is known; else NaN."""
+
+
+class SuiteResult(NamedTuple):
+    """The scores of one representation under one protocol and seed."""
+
+    protocol: Protocol
+    seed: int
+    scores: tuple[Score, ...]
+    matrices: dict[str, NDArray[np.float64]]
+    """By metric, the matrix behind it, units by factors."""
+    notes: tuple[str, ...]
+    """What was left out or makes a score mean less, each beginning with the metric's name."""
+    seconds: dict[str, float]
+    """By metric."""
+
+
+class _Rows(NamedTuple):
+    train: NDArray[np.float64]
+    factors: NDArray[np.generic]
+    test: NDArray[np.float64]
+    factors_test: NDArray[np.generic]
+
+
+def score_grid(
+    codes: ArrayLike,
+    factor_sizes: Sequence[int],
+    *,
+    metrics: Sequence[str] = METRICS,
+    protocol: Protocol = "robust",
+    seed: int = 0,
+) -> SuiteResult:
+    """Scores codes (cells, D) or (cells, units, dim) of a full factor grid in C order.
+
+    Rows are drawn as in the reference, 10,000 to train and 5,000 to test; under `robust` the codes are standardised
+    first. Raises `UserError` for an unknown metric, and as the scores themselves do.
+    """
+    check_metrics(metrics)
+    check_protocol(protocol)
+    table = _scaled(one_number_per_unit(codes), protocol)
+    sizes = check_sizes(factor_sizes, len(table))
+    train, test = sample_rows(sizes, OFFICIAL_TRAIN, OFFICIAL_TEST, seed)
+    rows = _Rows(table[cell_index(train, sizes)], train, table[cell_index(test, sizes)], test)
+    votes = {
+        "factor_vae": lambda: factor_vae_score(table, sizes, protocol=protocol, seed=seed),
+        "beta_vae": lambda: beta_vae_score(table, sizes, protocol=protocol, seed=seed),
+    }
+    return _score(rows, votes, metrics, protocol, seed, ())
+
+
+def score_rows(
+    codes: ArrayLike,
+    factors: ArrayLike,
+    *,
+    metrics: Sequence[str] = METRICS,
+    protocol: Protocol = "robust",
+    seed: int = 0,
+) -> SuiteResult:
+    """Scores codes (N, D) or (N, units, dim) with factors (N, F), discrete or continuous, of images without a grid.
+
+    A third of the rows, drawn under the seed, is kept to test on; at most 10,000 train and 5,000 test, as in the
+    reference. A factor whose numbers are not whole is sorted into ten classes of equal size. Raises `UserError` for an
+    unknown metric, and as the scores themselves do.
+    """
+    check_metrics(metrics)
+    check_protocol(protocol)
+    table = _scaled(one_number_per_unit(codes), protocol)
+    labels, notes = classes(factors, len(table))
+    require(len(table) >= 6, f"codes has {len(table)} rows: scores need at least 6")
+    order = np.random.RandomState(seed).permutation(len(table))
+    num_test = min(len(table) // 3, OFFICIAL_TEST)
+    test, train = order[:num_test], order[num_test:][:OFFICIAL_TRAIN]
+    rows = _Rows(table[train], labels[train], table[test], labels[test])
+    votes = {
+        "factor_vae": lambda: factor_vae_score_rows(table, labels, protocol=protocol, seed=seed),
+        "beta_vae": lambda: beta_vae_score_rows(table, labels, protocol=protocol, seed=seed),
+    }
+    return _score(rows, votes, metrics, protocol, seed, notes)
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raises `UserError` for a name that is no metric."""
+    unknown = [name for name in metrics if name not in METRICS]
+    require(not unknown, f"metrics has {unknown}: choose from {', '.join(METRICS)}")
+    require(len(metrics) > 0, f"metrics is empty: choose from {', '.join(METRICS)}")
+
+
+def one_number_per_unit(codes: ArrayLike) -> NDArray[np.float64]:
+    """Codes (N, D) as they are; units that are vectors (N, units, dim) as their first principal component.
+
+    In closed form from each unit's covariance; the component's largest entry is positive. Raises `UserError` for other
+    shapes and for values that are not finite.
+    """
+    array = np.asarray(codes)
+    if array.ndim != 3:
+        return check_codes(array, "codes")
+    flat = check_codes(array.reshape(len(array), -1), "codes").reshape(array.shape)
+    centred = flat - flat.mean(axis=0)  # (N, units, dim)
+    covariance = np.einsum("nud,nue->ude", centred, centred)
+    first = np.linalg.eigh(covariance).eigenvectors[..., -1]  # (units, dim)
+    first *= np.sign(np.take_along_axis(first, np.abs(first).argmax(axis=1)[:, None], axis=1))
+    return np.einsum("nud,ud->nu", centred, first)
+
+
+def classes(factors: ArrayLike, num_rows: int) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """Factors (N, F) as discrete values, continuous ones sorted into classes, and a note about those.
+
+    Raises `UserError` as `check_factors` does, and, naming the column, for numbers that are not finite.
+    """
+    array = np.asarray(factors)
+    if array.dtype.kind != "f" or array.ndim != 2:
+        return check_factors(array, "factors", num_rows), ()
+    numbers = check_codes(array, "factors")
+    continuous = (np.floor(numbers) != numbers).any(axis=0)
+    labels = numbers.copy()
+    for column in np.flatnonzero(continuous):
+        edges = np.quantile(numbers[:, column], np.linspace(0, 1, NUM_CLASSES + 1)[1:-1])
+        labels[:, column] = np.searchsorted(edges, numbers[:, column], side="right")
+    note = f"{plural(np.flatnonzero(continuous), 'factor')} continuous: sorted into {NUM_CLASSES} classes of equal size"
+    return check_factors(labels, "factors", num_rows), (note,) if continuous.any() else ()
+
+
+def summarise(results: Sequence[SuiteResult]) -> list[tuple[Score, float]]:
+    """The mean of each number over results of several seeds, and its standard deviation (NaN for one)."""
+    rows = []
+    for same in zip(*(result.scores for result in results), strict=True):
+        values = np.array([score.value for score in same])
+        spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+        rows.append((same[0]._replace(value=float(values.mean())), spread))
+    return rows
+
+
+def _scaled(table: NDArray[np.float64], protocol: Protocol) -> NDArray[np.float64]:
+    if protocol == "official":
+        return table
+    spread = table.std(axis=0)
+    constant = spread <= 1e-12 * np.maximum(np.abs(table).max(axis=0), 1e-300)
+    return np.where(constant, 0.0, (table - table.mean(axis=0)) / np.where(constant, 1.0, spread))
+
+
+def _score(
+    rows: _Rows,
+    votes: dict[str, Callable[[], Any]],
+    metrics: Sequence[str],
+    protocol: Protocol,
+    seed: int,
+    notes: tuple[str, ...],
+) -> SuiteResult:
+    nan = math.nan
+    calls: dict[str, tuple[Callable[[], Any], dict[str, tuple[str, float | str]], str]] = {
+        "factor_vae": (votes["factor_vae"], {"score": ("score", "chance")}, "votes_eval"),
+        "beta_vae": (votes["beta_vae"], {"score": ("score", "chance")}, ""),
+        "dci": (
+            lambda: dci(*rows, seed=seed),
+            {
+                "disentanglement": ("disentanglement", 0.0),
+                "completeness": ("completeness", 0.0),
+                "informativeness": ("informativeness_test", nan),
+            },
+            "importance",
+        ),
+        "mig": (lambda: mig(rows.train, rows.factors), {"score": ("score", 0.0)}, "mutual_information"),
+        "sap": (lambda: sap(*rows, protocol=protocol), {"score": ("score", 0.0)}, "matrix"),
+        "modularity": (
+            lambda: modularity(rows.train, rows.factors, protocol=protocol),
+            {"score": ("score", nan)},
+            "mutual_information",
+        ),
+        "explicitness": (lambda: explicitness(*rows), {"score": ("score", 0.5)}, ""),
+        "infomec": (
+            lambda: infomec(rows.train, rows.factors, protocol=protocol, seed=seed),
+            {
+                "modularity": ("modularity", nan),
+                "compactness": ("compactness", nan),
+                "explicitness": ("explicitness", 0.0),
+            },
+            "nmi",
+        ),
+        "irs": (lambda: irs(rows.train, rows.factors, protocol=protocol), {"score": ("score", nan)}, "matrix"),
+    }
+    scores: list[Score] = []
+    matrices: dict[str, NDArray[np.float64]] = {}
+    told, seconds = [*notes], {}
+    for metric in metrics:
+        call, numbers, matrix = calls[metric]
+        start = time.perf_counter()
+        found = call()
+        seconds[metric] = time.perf_counter() - start
+        for name, (field, chance) in numbers.items():
+            at_chance = getattr(found, chance) if isinstance(chance, str) else chance
+            scores.append(Score(metric, name, float(getattr(found, field)), float(at_chance)))
+        if matrix:
+            values = np.asarray(getattr(found, matrix), float)
+            matrices[metric] = values.T if matrix in ("nmi", "votes_eval") else values
+        told += [f"{metric}: {note}" for note in found.notes]
+    return SuiteResult(protocol, seed, tuple(scores), matrices, tuple(told), seconds)

@@ -1,0 +1,126 @@
+"""The suite's numbers are those of its parts, from grids and from rows, with vectors, words and continuous factors."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+
+from tests.metrics.metric_cases import grid_factors
+from unweave.config import UserError
+from unweave.metrics import cell_index, dci, factor_vae_score, mig, sample_rows, sap
+from unweave.metrics.suite import METRICS, classes, one_number_per_unit, score_grid, score_rows, summarise
+
+SIZES = (4, 3, 5)
+
+
+def grid_case(seed=0):
+    factors = grid_factors(SIZES)
+    rng = np.random.default_rng(seed)
+    return np.c_[factors + 0.3 * rng.normal(size=factors.shape), rng.normal(size=len(factors))]
+
+
+def by_name(result):
+    return {(score.metric, score.name): score.value for score in result.scores}
+
+
+def test_official_numbers_are_those_of_the_scores_themselves():
+    codes = grid_case()
+    found = by_name(score_grid(codes, SIZES, protocol="official", metrics=("factor_vae", "dci", "mig", "sap")))
+    train, test = sample_rows(SIZES)
+    rows = codes[cell_index(train, SIZES)], train, codes[cell_index(test, SIZES)], test
+    assert found["factor_vae", "score"] == factor_vae_score(codes, SIZES, protocol="official").score
+    assert found["dci", "disentanglement"] == pytest.approx(dci(*rows).disentanglement, abs=1e-12)
+    assert found["mig", "score"] == mig(rows[0], train).score
+    assert found["sap", "score"] == sap(*rows, protocol="official").score
+
+
+def test_robust_suite_does_not_depend_on_scale():
+    codes = grid_case()
+    metrics = [name for name in METRICS if name not in ("beta_vae", "dci")]
+    one, other = (by_name(score_grid(codes * scale, SIZES, metrics=metrics)) for scale in (1.0, 1e-4))
+    for name, value in one.items():
+        assert other[name] == pytest.approx(value, abs=1e-3), name
+
+
+def test_rows_and_grid_agree_about_the_same_codes():
+    codes, factors = grid_case(), grid_factors(SIZES)
+    many = np.random.default_rng(0).integers(len(codes), size=6_000)
+    metrics = ("factor_vae", "mig", "sap", "explicitness", "modularity")
+    grid = by_name(score_grid(codes, SIZES, metrics=metrics))
+    rows = by_name(score_rows(codes[many], factors[many], metrics=metrics))
+    for name, value in grid.items():
+        assert rows[name] == pytest.approx(value, abs=0.06 if name[0] == "sap" else 0.03), name  # fewer test rows
+
+
+def test_vectors_become_their_first_component():
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(300, 4, 1)) * rng.normal(size=(1, 4, 6)) + 0.1 * rng.normal(size=(300, 4, 6))
+    found = one_number_per_unit(tokens)
+    for unit in range(4):
+        oracle = PCA(1, svd_solver="full").fit_transform(tokens[:, unit])[:, 0]
+        sign = np.sign(oracle @ found[:, unit])
+        np.testing.assert_allclose(found[:, unit] * sign, oracle, atol=1e-9)
+    np.testing.assert_array_equal(one_number_per_unit(tokens[:, :, 0]), tokens[:, :, 0])
+
+
+def test_continuous_factors_are_sorted_and_said():
+    rng = np.random.default_rng(0)
+    factors = np.c_[rng.integers(3, size=1_000), rng.normal(size=1_000)]
+    labels, notes = classes(factors, 1_000)
+    assert np.array_equal(labels[:, 0], factors[:, 0])
+    assert np.unique(labels[:, 1], return_counts=True)[1].tolist() == [100] * 10
+    assert (np.diff(labels[np.argsort(factors[:, 1]), 1]) >= 0).all()
+    assert notes == ("factor 1 continuous: sorted into 10 classes of equal size",)
+    result = score_rows(factors + 0.01 * rng.normal(size=factors.shape), factors, metrics=("mig",))
+    assert result.scores[0].value > 0.8
+    assert result.notes[0] == notes[0]
+
+
+def test_mean_and_spread_over_seeds():
+    results = [score_grid(grid_case(), SIZES, metrics=("factor_vae",), seed=seed) for seed in range(3)]
+    ((score, spread),) = summarise(results)
+    values = [result.scores[0].value for result in results]
+    assert score.value == pytest.approx(np.mean(values))
+    assert spread == pytest.approx(np.std(values, ddof=1))
+    assert math.isnan(summarise(results[:1])[0][1])
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(["constant", "copy", "tiny", "binary"]))
+def test_numbers_are_in_range_or_flagged(seed, extra):
+    rng = np.random.default_rng(seed)
+    num = int(rng.integers(20, 200))
+    factors = np.stack([rng.integers(size, size=num) for size in (2, 3)], axis=1)
+    codes = rng.normal(size=(num, 3)) + factors[:, :1]
+    added = {
+        "constant": np.full(num, 0.3),
+        "copy": codes[:, 0],
+        "tiny": 1e-9 * rng.normal(size=num),
+        "binary": (rng.random(num) < 0.1).astype(float),
+    }[extra]
+    metrics = [name for name in METRICS if name != "beta_vae"]
+    result = score_rows(np.c_[codes, added], factors, metrics=metrics)
+    for score in result.scores:
+        if math.isnan(score.value):
+            assert any(note.startswith(score.metric) for note in result.notes), score
+        else:
+            assert -0.2 <= score.value <= 1 + 1e-9, score
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: score_grid(grid_case(), SIZES, metrics=("fid",)), r"metrics has \['fid'\]"),
+        (lambda: score_grid(grid_case(), SIZES, metrics=()), "metrics is empty"),
+        (lambda: score_grid(grid_case(), SIZES, protocol="fast"), "protocol is 'fast'"),
+        (lambda: score_grid(grid_case(), (4, 3)), "the factor grid"),
+        (lambda: score_rows(grid_case()[:4], grid_factors(SIZES)[:4]), "at least 6"),
+        (lambda: score_rows(grid_case(), np.full((60, 2), np.nan)), "factors column 0 is NaN"),
+    ],
+)
+def test_mistakes_are_named(call, words):
+    with pytest.raises(UserError, match=words):
+        call()
