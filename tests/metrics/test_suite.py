@@ -107,7 +107,7 @@ def test_numbers_are_in_range_or_flagged(seed, extra):
         if math.isnan(score.value):
             assert any(note.startswith(score.metric) for note in result.notes), score
         else:
-            assert -0.2 <= score.value <= 1 + 1e-9, score
+            assert -1e-9 <= score.value <= 1 + 1e-9, score
 
 
 @pytest.mark.parametrize(

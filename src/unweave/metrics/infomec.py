@@ -88,10 +88,17 @@ def infomec(
         notes = (*notes, "one factor varies: InfoM is not defined")
     if active.sum() <= 1:
         notes = (*notes, f"{active.sum()} codes are active: InfoC is {'1' if active.any() else '0'} by convention")
+    numbers = {
+        "modularity": modularity,
+        "compactness": _compactness(nmi[varying][:, active]),
+        "explicitness": _explicitness(scaled, free),
+    }
+    below = [name for name, value in numbers.items() if value < 0]
+    if below and protocol == "robust":
+        numbers.update(dict.fromkeys(below, 0.0))
+        notes = (*notes, f"{' and '.join(below)} below chance: counted as 0")
     return InfoMECResult(
-        modularity=modularity,
-        compactness=_compactness(nmi[varying][:, active]),
-        explicitness=_explicitness(scaled, free),
+        **numbers,
         nmi=nmi,
         active=active,
         dropped_factors=tuple(np.flatnonzero(~varying).tolist()),
