@@ -13,6 +13,7 @@ from unweave.config import UserError
 from unweave.data import Rooms, open_dataset
 from unweave.evaluate import evaluate, standardise
 from unweave.metrics import cell_index, dci, factor_vae_score, sample_rows
+from unweave.metrics.suite import score_grid
 from unweave.models.images import normalise
 from unweave.nn.encoder import FeatureExtractor
 from unweave.report import pictures
@@ -41,7 +42,7 @@ def scored_by_hand(scalars, sizes):
     codes = (scalars - scalars.mean(0)) / scalars.std(0)
     train, test = sample_rows(sizes)
     trees = dci(codes[cell_index(train, sizes)], train, codes[cell_index(test, sizes)], test)
-    return factor_vae_score(codes, sizes).score, trees.disentanglement, trees.informativeness_test
+    return factor_vae_score(codes, sizes, protocol="official").score, trees.disentanglement, trees.informativeness_test
 
 
 def test_scores_are_those_of_the_scalars(results, model, dataset):
@@ -120,3 +121,13 @@ def test_what_the_pictures_show(tiny_run, dataset, model, monkeypatch, tmp_path)
     assert drawn["traversals"].shape == (3, 4, 32, 32, 3)
     assert drawn["reconstructions"].shape == (2, 3, 32, 32, 3)
     assert known(drawn["reconstructions"][0])
+
+
+def test_other_scores_are_the_suite_s(results, model, dataset):
+    found, _ = results
+    codes = standardise(model.scalars(dataset.images(np.arange(len(dataset)))))
+    for protocol in ("official", "robust"):
+        suite = score_grid(codes, dataset.factor_sizes, metrics=("mig", "sap"), protocol=protocol)
+        assert found["other_scores"][protocol]["mig"] == pytest.approx(suite.scores[0].value, abs=5e-3)
+        assert found["other_scores"][protocol]["sap"] == pytest.approx(suite.scores[1].value, abs=5e-3)
+    assert "dci" not in found["other_scores"]["robust"]

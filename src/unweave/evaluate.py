@@ -6,9 +6,9 @@ the official ones and are all written down with the result.
 
 import inspect
 import json
+import math
 import platform
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,23 @@ from unweave.configfile import to_dict
 from unweave.data.base import FactorDataset
 from unweave.files import write_text
 from unweave.metrics import boosting, cell_index, dci, factor_vae_score, sample_rows
+from unweave.metrics.inputs import Protocol
+from unweave.metrics.suite import METRICS, score_grid
 from unweave.models.diffusion import DiffusionModel, evaluating
 from unweave.models.images import normalise
 from unweave.nn.encoder import FeatureExtractor
 from unweave.record import Display
 
-Progress = Callable[[int, int], None]
 CHUNK = 512
+PROTOCOLS: tuple[Protocol, ...] = ("official", "robust")
+OTHERS = tuple(name for name in METRICS if name not in ("factor_vae", "dci"))
 
 
 def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
     """Scores a model on a data set with a full factor grid; returns what `results.json` holds.
 
-    `scores` are the model's, `untrained` those of its extractor with fresh weights under `seed`. Raises `UserError`
+    `scores` are the model's FactorVAE score and DCI, `untrained` those of its extractor with fresh weights under
+    `seed`, `other_scores` all others of the model under both protocols. Raises `UserError`
     when the images have another size than the model's, or no factor varies.
     """
     start = time.monotonic()
@@ -46,13 +50,13 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
         torch.manual_seed(seed)
         untrained = FeatureExtractor(model.config.encoder, size).to(model.device)
 
-    def scores_of(encoder: FeatureExtractor, which: str) -> dict[str, Any]:
-        codes = standardise(scalars_of(encoder, dataset, f"encoding{which}", quiet))
-        return score(codes, dataset.factor_sizes, seed, f"scoring{which}", quiet)
-
-    results = {"scores": scores_of(model.encoder, ""), "untrained": scores_of(untrained, ", untrained")}
+    codes = standardise(scalars_of(model.encoder, dataset, "encoding", quiet))
+    baseline = standardise(scalars_of(untrained, dataset, "encoding, untrained", quiet))
+    sizes = dataset.factor_sizes
     return {
-        **results,
+        "scores": score(codes, sizes, seed, "scoring", quiet),
+        "untrained": score(baseline, sizes, seed, "scoring, untrained", quiet),
+        "other_scores": {protocol: other_scores(codes, sizes, protocol, seed) for protocol in PROTOCOLS},
         "protocol": _protocol(seed),
         "data": {
             "name": dataset.name,
@@ -118,6 +122,14 @@ def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet
         "active_units": votes.active.tolist(),
         "notes": [*votes.notes, *trees.notes],
     }
+
+
+def other_scores(codes: np.ndarray, sizes: tuple[int, ...], protocol: Protocol, seed: int) -> dict[str, Any]:
+    """Every other score of codes (images, N) of a full grid, by name, with its notes; null where it is not defined."""
+    found = score_grid(codes, sizes, metrics=OTHERS, protocol=protocol, seed=seed)
+    names = [one.metric if one.name == "score" else f"{one.metric}_{one.name}" for one in found.scores]
+    values = [None if math.isnan(one.value) else one.value for one in found.scores]
+    return {**dict(zip(names, values)), "notes": list(found.notes)}
 
 
 def _protocol(seed: int) -> dict[str, Any]:
