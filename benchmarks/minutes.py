@@ -60,6 +60,9 @@ STUDIES: dict[str, dict[str, Any]] = {
     "rooms-cpu/six-units": {"model.encoder.num_units": 6},
     "rooms-cpu/twenty-units": {"model.encoder.num_units": 20},
     "rooms-cpu/no-average": {"train.ema_encoder": False},
+    "rooms-cpu/bottleneck": {"model.encoder.kl": 0.3},
+    "rooms-cpu/two-blocks": {"model.transformer.depth": 2},
+    "rooms-cpu/constant-rate": {"train.cooldown": 0.0},
     "rooms-cpu/slower": {"train.lr": 1e-3},
     "rooms-cpu/faster": {"train.lr": 4e-3},
     "rooms-cpu/unet": {
