@@ -44,6 +44,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "rooms-cpu": {},
     "rooms-cpu-long": {},
     "sprites-cpu": {},
+    "rooms-cpu/short": {},
     "rooms-cpu/noise": {"model.noise.prediction": "noise"},
     "rooms-cpu/image": {"model.noise.prediction": "image"},
     "rooms-cpu/flow": {"model.noise.prediction": "flow"},
@@ -202,23 +203,23 @@ def target_table(results: list[dict[str, Any]]) -> str:
 
 
 def variation_table(results: list[dict[str, Any]]) -> str:
-    """Every variation beside the preset at (nearly) the same number of images."""
+    """Every variation beside `short`, the preset itself with as many images."""
     lines = [
-        "| variation of `rooms-cpu` | options | images | minutes | FactorVAE | DCI-D | seeds |",
+        "| variation | options | images | minutes | FactorVAE | DCI-D | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     rows = []
-    names = sorted({result["name"] for result in results if result["name"].split("/")[0] == "rooms-cpu"})
+    names = sorted({result["name"] for result in results if "/" in result["name"]})
     for name in names:
         runs = [result for result in results if result["name"] == name]
-        nearest = [min(run["curve"], key=lambda line: abs(line["images"] - SHORT)) for run in runs]
-        values = {key: np.mean([line[key] for line in nearest]) for key in ("factor_vae", "dci_disentanglement")}
+        last = [run["curve"][-1] for run in runs]
+        values = {key: np.mean([line[key] for line in last]) for key in ("factor_vae", "dci_disentanglement")}
         options = ", ".join(f"`{key.removeprefix('model.')} {value}`" for key, value in runs[0]["options"].items())
         rows.append(
             (
                 -values["dci_disentanglement"],
-                f"| {name} | {options if len(options) < 120 else 'see STUDIES'} | {nearest[0]['images']:,} | "
-                f"{np.mean([line['minutes'] for line in nearest]):.1f} | {values['factor_vae']:.3f} | "
+                f"| {name.removeprefix('rooms-cpu/')} | {options if len(options) < 120 else 'see STUDIES'} | {last[0]['images']:,} | "
+                f"{np.mean([line['minutes'] for line in last]):.1f} | {values['factor_vae']:.3f} | "
                 f"{values['dci_disentanglement']:.3f} | {len(runs)} |",
             )
         )
