@@ -15,8 +15,8 @@ from unweave.metrics.inputs import (
     Protocol,
     check_codes,
     check_factors,
+    check_grid,
     check_protocol,
-    check_sizes,
     plural,
     varying_factors,
 )
@@ -59,11 +59,8 @@ def beta_vae_score(
     or do not fit the grid.
     """
     check_protocol(protocol)
-    table = check_codes(codes, "codes")
-    sizes = check_sizes(factor_sizes, len(table))
+    table, sizes, varying = check_grid(codes, factor_sizes)
     require(min(num_train, num_eval, batch_size) >= 1, "num_train, num_eval and batch_size must be at least 1")
-    varying = [factor for factor, size in enumerate(sizes) if size > 1]
-    require(len(varying) > 0, f"factor_sizes is {list(sizes)}: at least one factor needs two values")
     dropped = tuple(factor for factor, size in enumerate(sizes) if size == 1)
     notes = (f"{plural(dropped, 'factor')} never shared: one value only",) if dropped else ()
     if len(varying) == 1:

@@ -15,8 +15,8 @@ from unweave.metrics.inputs import (
     Protocol,
     check_codes,
     check_factors,
+    check_grid,
     check_protocol,
-    check_sizes,
     plural,
     varying_factors,
 )
@@ -67,11 +67,8 @@ def factor_vae_score(
     grid.
     """
     check_protocol(protocol)
-    table = check_codes(codes, "codes")
-    sizes = check_sizes(factor_sizes, len(table))
+    table, sizes, varying = check_grid(codes, factor_sizes)
     _check_counts(num_variance=num_variance, num_train=num_train, num_eval=num_eval, batch_size=batch_size)
-    varying = [factor for factor, size in enumerate(sizes) if size > 1]
-    require(len(varying) > 0, f"factor_sizes is {list(sizes)}: at least one factor needs two values")
     free_sizes = [sizes[factor] for factor in varying]
     rng = np.random.RandomState(seed)  # its stream is part of the definition
     drawn = table[cell_index(sample_factors(rng, free_sizes, num_variance), free_sizes)]

@@ -92,6 +92,16 @@ def check_sizes(factor_sizes: Sequence[int], num_cells: int) -> tuple[int, ...]:
     return sizes
 
 
+def check_grid(codes: ArrayLike, factor_sizes: Sequence[int]) -> tuple[NDArray[np.float64], tuple[int, ...], list[int]]:
+    """Codes (cells, D) of a factor grid, its sizes, and which factors vary. Raises `UserError` where they do not fit,
+    and where none varies."""
+    table = check_codes(codes, "codes")
+    sizes = check_sizes(factor_sizes, len(table))
+    varying = [factor for factor, size in enumerate(sizes) if size > 1]
+    require(len(varying) > 0, f"factor_sizes is {list(sizes)}: at least one factor needs two values")
+    return table, sizes, varying
+
+
 def plural(names: Iterable[int], thing: str) -> str:
     """`code 3` or `codes 3, 4`, for notes."""
     words = [str(name) for name in names]
