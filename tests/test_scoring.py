@@ -104,3 +104,12 @@ def test_an_unknown_score_is_named(files, capsys):
     folder = files[0]
     assert main(["score", str(folder / "codes.npy"), str(folder / "factors.npy"), "--metrics", "dci,fid"]) == 2
     assert "metrics has ['fid']" in capsys.readouterr().err
+
+
+def test_intervals_hold_the_value(files):
+    found = scored(files, "codes.npy", "factors.npy", options=("--bootstrap", "12"))
+    for line in found["summary"]:
+        low, high = line["interval"]
+        assert low <= high
+        assert low - 0.1 <= line["value"] <= high + 0.1
+    assert found["factors"] == ["factor 0", "factor 1"]

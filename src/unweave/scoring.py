@@ -14,8 +14,10 @@ from rich.table import Table
 
 from unweave.config import UserError, require
 from unweave.metrics.inputs import Protocol
-from unweave.metrics.suite import SuiteResult, score_grid, score_rows, summarise
+from unweave.metrics.suite import SuiteResult, intervals, score_grid, score_rows, summarise
 from unweave.record import console, say
+
+Intervals = dict[tuple[str, str], tuple[float, float]]
 
 ENDINGS = (".npy", ".npz", ".csv", ".parquet")
 OF_UNITS = ("scalar_", "token_", "aligned_", "anchor_")  # columns that `unweave encode` writes beside the factors
@@ -28,10 +30,27 @@ class Columns(NamedTuple):
     names: tuple[str, ...]
 
 
+class Scored(NamedTuple):
+    """What was found about one table of codes."""
+
+    results: list[SuiteResult]
+    """One per evaluation seed."""
+    names: tuple[str, ...]
+    """Of the factors."""
+    intervals: Intervals
+    """Bootstrap intervals by (metric, name), where they were asked for."""
+
+
 def score_files(
-    codes: Path, factors: Path | None, sizes: Sequence[int], metrics: Sequence[str], protocol: Protocol, seeds: int
-) -> tuple[list[SuiteResult], tuple[str, ...]]:
-    """The results of `seeds` evaluation seeds, and the names of the factors.
+    codes: Path,
+    factors: Path | None,
+    sizes: Sequence[int],
+    metrics: Sequence[str],
+    protocol: Protocol,
+    seeds: int,
+    bootstrap: int,
+) -> Scored:
+    """Scores the codes of a file with `seeds` evaluation seeds and, where not 0, `bootstrap` draws of the rows.
 
     Factors come from their own file, from the file of the codes, or, with `sizes`, from the row numbers of a full grid.
     Raises `UserError`, naming the file, where one cannot be read or they do not fit.
@@ -40,12 +59,14 @@ def score_files(
     table = read_codes(codes)
     if sizes:
         require(factors is None, f"give factors ({factors}) or sizes {list(sizes)}, not both")
+        require(bootstrap == 0, "bootstrap draws rows anew: a grid given by its sizes has none to draw from")
         names = tuple(f"factor {index}" for index in range(len(sizes)))
-        return [score_grid(table, sizes, metrics=metrics, protocol=protocol, seed=seed) for seed in range(seeds)], names
-    labels = read_factors(factors or codes)
-    return [
-        score_rows(table, labels.values, metrics=metrics, protocol=protocol, seed=seed) for seed in range(seeds)
-    ], labels.names
+        results = [score_grid(table, sizes, metrics=metrics, protocol=protocol, seed=seed) for seed in range(seeds)]
+        return Scored(results, names, {})
+    values, names = read_factors(factors or codes)
+    results = [score_rows(table, values, metrics=metrics, protocol=protocol, seed=seed) for seed in range(seeds)]
+    found = intervals(table, values, metrics=metrics, protocol=protocol, num=bootstrap) if bootstrap else {}
+    return Scored(results, names, found)
 
 
 def read_codes(path: Path) -> np.ndarray:
@@ -85,25 +106,38 @@ def read_factors(path: Path) -> Columns:
     return Columns(np.stack(columns, axis=1), tuple(names))
 
 
-def show(results: Sequence[SuiteResult], codes: Path) -> None:
+def show(scored: Scored, codes: Path) -> None:
     """Prints one table, and every note once."""
-    several = len(results) > 1
-    table = Table(title=f"{codes}: protocol {results[0].protocol}", title_justify="left")
-    for column in ("score", "value", *(["s.d."] if several else []), "chance"):
+    several = len(scored.results) > 1
+    table = Table(title=f"{codes}: protocol {scored.results[0].protocol}", title_justify="left")
+    extra = [*(["s.d."] if several else []), *(["95 % interval"] if scored.intervals else [])]
+    for column in ("score", "value", *extra, "chance"):
         table.add_column(column, justify="left" if column == "score" else "right")
-    for score, spread in summarise(results):
+    for score, spread in summarise(scored.results):
         title = score.metric if score.name == "score" else f"{score.metric} {score.name}"
-        shown = [f"{value:.3f}" if not math.isnan(value) else "-" for value in (score.value, spread, score.chance)]
-        table.add_row(title, shown[0], *([shown[1]] if several else []), shown[2])
+        interval = scored.intervals.get((score.metric, score.name))
+        cells = [_shown(score.value), *([_shown(spread)] if several else [])]
+        if interval:
+            cells.append(f"{_shown(interval[0])} to {_shown(interval[1])}")
+        table.add_row(title, *cells, _shown(score.chance))
     console.print(table)
-    for note in dict.fromkeys(note for result in results for note in result.notes):
+    for note in dict.fromkeys(note for result in scored.results for note in result.notes):
         say(f"note: {note}")
 
 
-def as_json(results: Sequence[SuiteResult]) -> str:
-    """Every number of every seed, with mean and standard deviation; what is not defined is null."""
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def as_json(scored: Scored) -> str:
+    """Every number of every seed, with mean, standard deviation and interval; what is not defined is null."""
     summary = [
-        {**score._asdict(), "standard_deviation": spread, "seeds": len(results)} for score, spread in summarise(results)
+        {
+            **score._asdict(),
+            "standard_deviation": spread,
+            "interval": list(scored.intervals.get((score.metric, score.name), ())) or None,
+        }
+        for score, spread in summarise(scored.results)
     ]
     runs = [
         {
@@ -113,9 +147,10 @@ def as_json(results: Sequence[SuiteResult]) -> str:
             "notes": list(result.notes),
             "seconds": result.seconds,
         }
-        for result in results
+        for result in scored.results
     ]
-    return json.dumps(_defined({"protocol": results[0].protocol, "summary": summary, "runs": runs}), indent=2) + "\n"
+    whole = {"protocol": scored.results[0].protocol, "factors": list(scored.names), "summary": summary, "runs": runs}
+    return json.dumps(_defined(whole), indent=2) + "\n"
 
 
 def _defined(value: Any) -> Any:

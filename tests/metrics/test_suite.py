@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from tests.metrics.metric_cases import grid_factors
 from unweave.config import UserError
 from unweave.metrics import cell_index, dci, factor_vae_score, mig, sample_rows, sap
-from unweave.metrics.suite import METRICS, classes, one_number_per_unit, score_grid, score_rows, summarise
+from unweave.metrics.suite import METRICS, classes, intervals, one_number_per_unit, score_grid, score_rows, summarise
 
 SIZES = (4, 3, 5)
 
@@ -88,6 +88,25 @@ def test_mean_and_spread_over_seeds():
     assert math.isnan(summarise(results[:1])[0][1])
 
 
+def test_intervals_are_as_wide_as_other_samples_differ():
+    """The bootstrap's spread against that of fresh samples of the same population."""
+    metrics = ("mig", "explicitness")
+
+    def sample(seed):
+        rng = np.random.default_rng(seed)
+        factors = np.stack([rng.integers(size, size=400) for size in SIZES], axis=1)
+        return factors + rng.normal(size=factors.shape), factors
+
+    fresh = [by_name(score_rows(*sample(seed), metrics=metrics)) for seed in range(40)]
+    found = intervals(*sample(100), metrics=metrics, num=60, level=0.68)
+    assert intervals(*sample(100), metrics=metrics, num=60, level=0.68) == found
+    for key, (low, high) in found.items():
+        spread = np.std([values[key] for values in fresh], ddof=1)
+        assert 0.5 < (high - low) / 2 / spread < 2, key
+    wide = intervals(*sample(100), metrics=metrics, num=60, level=0.95)
+    assert all(wide[key][0] <= low < high <= wide[key][1] for key, (low, high) in found.items())
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(["constant", "copy", "tiny", "binary"]))
 def test_numbers_are_in_range_or_flagged(seed, extra):
@@ -117,6 +136,7 @@ def test_numbers_are_in_range_or_flagged(seed, extra):
         (lambda: score_grid(grid_case(), SIZES, metrics=()), "metrics is empty"),
         (lambda: score_grid(grid_case(), SIZES, protocol="fast"), "protocol is 'fast'"),
         (lambda: score_grid(grid_case(), (4, 3)), "the factor grid"),
+        (lambda: intervals(grid_case(), grid_factors(SIZES), num=3), "num is 3"),
         (lambda: score_rows(grid_case()[:4], grid_factors(SIZES)[:4]), "at least 6"),
         (lambda: score_rows(grid_case(), np.full((60, 2), np.nan)), "factors column 0 is NaN"),
     ],
