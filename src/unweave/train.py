@@ -22,7 +22,6 @@ import torch
 
 from unweave import checkpoint
 from unweave.batches import Order, batches, split_rows
-from unweave.checkpoint import Checkpoint
 from unweave.config import RunConfig, TrainConfig, UserError
 from unweave.data import open_dataset
 from unweave.data.base import FactorDataset
@@ -32,6 +31,7 @@ from unweave.models.images import normalise
 from unweave.nn.ema import Ema
 from unweave.record import Display, Record, Say, say
 from unweave.runtime import Fabric, launch, mix_seed, seed_step, sum_over_processes
+from unweave.state import State, restore, snapshot
 
 OnSave = Callable[[DiffusionModel], None]
 
@@ -57,19 +57,6 @@ class Run:
     def quiet(self) -> bool:
         """Whether this process leaves talking and writing to another."""
         return not self.fabric.is_global_zero
-
-
-@dataclass
-class State:
-    """What training changes."""
-
-    model: DiffusionModel
-    wrapped: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    ema: Ema
-    images: int = 0
-    step: int = 0
-    seconds: float = 0.0
 
 
 @dataclass
@@ -321,38 +308,6 @@ def save(run: Run, state: State) -> float:
         return time.monotonic() - looking
     finally:
         state.ema.exchange()
-
-
-def snapshot(state: State) -> Checkpoint:
-    """All that training changes, as named tensors."""
-    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
-    moments = {
-        f"optimizer.{kind}.{names[id(parameter)]}": tensor
-        for parameter, tensors in state.optimizer.state.items()
-        for kind, tensor in tensors.items()
-    }
-    model = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    average = {f"ema.{name}": tensor for name, tensor in state.ema.average.items()}
-    values = {"step": state.step, "seconds": state.seconds, "ema_updates": state.ema.num_updates}
-    return Checkpoint(state.images, {**model, **average, **moments}, values)
-
-
-def restore(state: State, saved: Checkpoint) -> None:
-    """The inverse of `snapshot`."""
-    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
-    for name, tensor in saved.tensors.items():
-        part, rest = name.split(".", 1)
-        parts[part][rest] = tensor
-    state.model.load_state_dict(parts["model"])
-    state.ema.load(parts["ema"], saved.values["ema_updates"])
-    parameters = dict(state.model.named_parameters())
-    for name, tensor in parts["optimizer"].items():
-        kind, owner = name.split(".", 1)
-        parameter = parameters[owner]
-        # Adam counts its steps on the CPU unless it is fused on another device
-        device = parameter.device if kind != "step" or parameter.device.type != "cpu" else tensor.device
-        state.optimizer.state[parameter][kind] = tensor.to(device)
-    state.images, state.step, state.seconds = saved.images, saved.values["step"], saved.values["seconds"]
 
 
 def crosses(before: int, after: int, every: int) -> bool:
