@@ -192,3 +192,17 @@ def test_anchors_survive_a_checkpoint(mlps):
     copy.load_state_dict(anchors.state_dict())
     some = normal(16)
     assert torch.equal(copy.pull(some, mlps(some), mlps).tokens, anchors.pull(some, mlps(some), mlps).tokens)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 6, 8])
+@pytest.mark.parametrize("spread", [0.05, 0.3, 0.5])
+def test_levels_six_or_more_standard_deviations_apart_are_all_found(levels, spread):
+    """Splits that are in vain by themselves lead on: two Gaussians never describe the halves of four wide levels."""
+    torch.manual_seed(0)
+    place = torch.randint(levels, (8_000, 1))
+    scalars = 3 * place + spread * torch.randn(8_000, 1)
+    anchors = Anchors(AnchorConfig(), 1, 4)
+    anchors.fit(scalars, lambda s: s.unsqueeze(2).expand(-1, -1, 4), seed=0)
+    assert anchors.num_alive.tolist() == [levels]
+    found = (anchors.means[0, :levels, 0] * anchors.scale + anchors.centre[0]).sort().values
+    torch.testing.assert_close(found, 3.0 * torch.arange(levels, dtype=torch.float64), rtol=0, atol=0.05)

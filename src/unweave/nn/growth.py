@@ -15,15 +15,15 @@ Criterion = Literal["bic", "icl"]
 
 TRIAL_STEPS = 60
 FINAL_STEPS = 300
-MOST_REJECTIONS = 4  # splits of a unit tried in vain, one after the other, before it counts as settled
+MOST_IN_VAIN = 8  # splits of a unit that improve nothing, one after the other, before it counts as settled
 
 
 def grow(
     points: HeldPoints, covariance: Covariance, criterion: Criterion, k_max: int, min_size: float, reg_covar: float
 ) -> Mixture:
-    """Mixtures of 1 to `k_max` Gaussians (U, k_max, ...): grown from one, each step kept if the criterion improves.
+    """Mixtures of 1 to `k_max` Gaussians (U, k_max, ...): grown from one, what improves the criterion is kept.
 
-    Splits are tried at the Gaussian that spreads most, then at the others; merges at the closest pair; Gaussians with
+    Splits are tried at the Gaussian that spreads most, several in a row; merges at the closest pair; Gaussians with
     fewer than `min_size` points are dropped. Deterministic.
     """
     fitted = mixture.fit(points, single(points, covariance, reg_covar, k_max), covariance, reg_covar).mixture
@@ -80,26 +80,30 @@ class _Search:
         return fit.mixture, self.score(points, fit.mixture, fit.log_likelihood)
 
     def split_all(self, fitted: Mixture, k_max: int) -> Mixture:
-        """Splits until the most spread Gaussians of a unit were tried in vain."""
-        fitted, best = self.scored(self.points, fitted)
-        tried = torch.zeros_like(fitted.weights, dtype=torch.bool)
+        """Splits the most spread Gaussian of each unit again and again, and returns the best on the way.
+
+        A split may be in vain by itself and still lead to a good one: of four levels, no two Gaussians describe halves
+        that do not overlap. So it goes on until `MOST_IN_VAIN` splits in a row improved nothing.
+        """
+        best, best_score = self.scored(self.points, fitted)
+        path, in_vain = best, torch.zeros(len(best.weights), dtype=torch.int64)
         while True:
-            spread = fitted.weights * torch.linalg.eigvalsh(fitted.covariances)[..., -1]
-            going = (fitted.num_alive < k_max) & (tried.sum(1) < MOST_REJECTIONS)
-            open_ = (fitted.weights > 0) & ~tried & going.unsqueeze(1)
-            units = open_.any(1).nonzero().squeeze(1)
+            units = ((path.num_alive < k_max) & (in_vain < MOST_IN_VAIN)).nonzero().squeeze(1)
             if not len(units):
-                return fitted
-            chosen = torch.where(open_, spread, -1).argmax(1)[units]
-            tried[units, chosen] = True
+                return best
+            spread = path.weights * torch.linalg.eigvalsh(path.covariances)[..., -1]
+            chosen = torch.where(path.weights > 0, spread, -1).argmax(1)[units]
             points = HeldPoints(self.points.values[units], self.points.weights[units])
-            room = min(k_max, int(fitted.num_alive[units].max()) + 1)
-            trial, score = self.scored(points, _split(fitted.take(units).widen(room), chosen))
-            better = score > best[units]
+            room = min(k_max, int(path.num_alive[units].max()) + 1)
+            trial, score = self.scored(points, _split(path.take(units).widen(room), chosen))
+            trial = trial.widen(k_max)
+            path = path.put(units, trial)
+            better = score > best_score[units]
             won = units[better]
-            fitted = fitted.put(won, trial.take(better.nonzero().squeeze(1)).widen(k_max))
-            best[won] = score[better]
-            tried[won] = False
+            best = best.put(won, trial.take(better.nonzero().squeeze(1)))
+            best_score[won] = score[better]
+            in_vain[units] += 1
+            in_vain[won] = 0
 
     def merge_all(self, fitted: Mixture) -> Mixture:
         """Merges the closest pair of each unit until that improves no unit's score."""

@@ -232,19 +232,33 @@ def draw_means(points: HeldPoints, num: int, generator: torch.Generator) -> Tens
 
 
 class _Density:
-    """log(weight_k N(x; mean_k, covariance_k)) of tiles of points, one matrix product for all Gaussians of a unit."""
+    """log(weight_k N(x; mean_k, covariance_k)) of tiles of points, a few matrix products for all Gaussians of a unit.
+
+    Factors of full covariances are triangular: a block of their columns needs only the first of the dimensions.
+    """
 
     def __init__(self, mixture: Mixture):
         units, num, dim = mixture.means.shape
-        self.shape = (num, dim)
-        self.factors = mixture.factors.transpose(1, 2).reshape(units, dim, num * dim)
-        self.offsets = (mixture.means.unsqueeze(2) @ mixture.factors).reshape(units, 1, num * dim).neg()
+        width = _BLOCK if dim > _BLOCK and torch.equal(mixture.factors, mixture.factors.triu()) else dim
+        offsets = (mixture.means.unsqueeze(2) @ mixture.factors).neg()  # (U, K, 1, D)
+        self.blocks: list[tuple[int, int, Tensor, Tensor]] = []
+        for start in range(0, dim, width):
+            columns = slice(start, min(start + width, dim))
+            rows = dim if width == dim else columns.stop
+            factors = mixture.factors[:, :, :rows, columns].transpose(1, 2).reshape(units, rows, -1)
+            block = offsets[..., columns].reshape(units, 1, -1)
+            self.blocks.append((rows, columns.stop - start, factors, block))
+        self.num = num
         self.constants = mixture.weights.log() + mixture.log_det - 0.5 * dim * math.log(2 * math.pi)
 
     def __call__(self, x: Tensor, some: slice) -> Tensor:
         """Points (a, m, D) of the units `some` -> (a, m, K)."""
-        whitened = torch.baddbmm(self.offsets[some], x, self.factors[some])  # (a, m, K D)
-        distances = whitened.square_().unflatten(2, self.shape).sum(3)
+        distances: Tensor | None = None
+        for rows, width, factors, offsets in self.blocks:
+            whitened = torch.baddbmm(offsets[some], x[..., :rows], factors[some])  # (a, m, K width)
+            part = whitened.square_().unflatten(2, (self.num, width)).sum(3)
+            distances = part if distances is None else distances.add_(part)
+        assert distances is not None
         return distances.mul_(-0.5).add_(self.constants[some].unsqueeze(1))
 
 
