@@ -187,12 +187,18 @@ def one_number_per_unit(codes: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(codes)
     if array.ndim != 3:
         return check_codes(array, "codes")
-    flat = check_codes(array.reshape(len(array), -1), "codes").reshape(array.shape)
-    centred = flat - flat.mean(axis=0)  # (N, units, dim)
-    covariance = np.einsum("nud,nue->ude", centred, centred)
-    first = np.linalg.eigh(covariance).eigenvectors[..., -1]  # (units, dim)
-    first *= np.sign(np.take_along_axis(first, np.abs(first).argmax(axis=1)[:, None], axis=1))
-    return np.einsum("nud,ud->nu", centred, first)
+    require(array.dtype.kind in "biuf", f"codes has dtype {array.dtype}: should be real numbers")
+    require(array.size > 0, f"codes has shape {array.shape}: needs at least one row, unit and number")
+    found = np.empty(array.shape[:2])
+    for unit in range(array.shape[1]):  # one at a time: all of them in float64 may not fit into memory
+        vectors = array[:, unit].astype(np.float64)  # (N, dim)
+        vectors -= vectors.mean(axis=0)
+        covariance = vectors.T @ vectors
+        if not np.isfinite(covariance).all():
+            check_codes(array[:, unit], f"codes of unit {unit}")
+        first = np.linalg.eigh(covariance).eigenvectors[:, -1]
+        found[:, unit] = vectors @ (first * np.sign(first[np.abs(first).argmax()]))
+    return found
 
 
 def classes(factors: ArrayLike, num_rows: int) -> tuple[NDArray[np.generic], tuple[str, ...]]:
