@@ -17,7 +17,7 @@ from unweave.config import require
 Covariance = Literal["full", "diag", "hddc"]
 Reduce = Callable[[Tensor], Tensor]
 
-TILE_ELEMENTS = 2**18  # of a temporary (units, m, K, D): 2 MiB, which stays in a processor's cache
+TILE_ELEMENTS = 2**20  # points times Gaussians times dimensions of a tile, whose temporaries are a few MiB
 CHUNK_ELEMENTS = 2**21  # of a chunk of points (U, m, D): 16 MiB
 MIN_TILE_POINTS = 256  # fewer points at once leave a matrix product mostly overhead
 SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps  # keeps a Gaussian without points from dividing by zero
@@ -245,8 +245,9 @@ class _Density:
         for start in range(0, dim, width):
             columns = slice(start, min(start + width, dim))
             rows = dim if width == dim else columns.stop
-            factors = mixture.factors[:, :, :rows, columns].transpose(1, 2).reshape(units, rows, -1)
-            block = offsets[..., columns].reshape(units, 1, -1)
+            # the Gaussians last: sums over the columns then run along whole rows of memory
+            factors = mixture.factors[:, :, :rows, columns].permute(0, 2, 3, 1).reshape(units, rows, -1)
+            block = offsets[:, :, 0, columns].transpose(1, 2).reshape(units, 1, -1)
             self.blocks.append((rows, columns.stop - start, factors, block))
         self.num = num
         self.constants = mixture.weights.log() + mixture.log_det - 0.5 * dim * math.log(2 * math.pi)
@@ -255,8 +256,8 @@ class _Density:
         """Points (a, m, D) of the units `some` -> (a, m, K)."""
         distances: Tensor | None = None
         for rows, width, factors, offsets in self.blocks:
-            whitened = torch.baddbmm(offsets[some], x[..., :rows], factors[some])  # (a, m, K width)
-            part = whitened.square_().unflatten(2, (self.num, width)).sum(3)
+            whitened = torch.baddbmm(offsets[some], x[..., :rows], factors[some])  # (a, m, width K)
+            part = whitened.square_().unflatten(2, (width, self.num)).sum(2)
             distances = part if distances is None else distances.add_(part)
         assert distances is not None
         return distances.mul_(-0.5).add_(self.constants[some].unsqueeze(1))
@@ -285,12 +286,19 @@ _BLOCK = 8  # columns whose products are formed at once: little above the diagon
 
 def _features(x: Tensor, covariance: Covariance) -> Tensor:
     """(a, m, D) -> (a, m, 1 + D + ...): 1, x, and x x^T on and above the diagonal (`diag`: the diagonal)."""
+    dim = x.shape[2]
     if covariance == "diag":
-        products = [x.square()]
-    else:
-        blocks = range(0, x.shape[2], _BLOCK)
-        products = [(x[..., j : j + _BLOCK, None] * x[..., None, j:]).flatten(2) for j in blocks]
-    return torch.cat([torch.ones_like(x[..., :1]), x, *products], dim=2)
+        return torch.cat([torch.ones_like(x[..., :1]), x, x.square()], dim=2)
+    blocks = [(j, min(_BLOCK, dim - j), dim - j) for j in range(0, dim, _BLOCK)]
+    out = x.new_empty(*x.shape[:2], 1 + dim + sum(rows * columns for _, rows, columns in blocks))
+    out[..., 0] = 1
+    out[..., 1 : 1 + dim] = x
+    start = 1 + dim
+    for j, rows, columns in blocks:  # written in place: joining pieces would move all of them once more
+        product = out[..., start : start + rows * columns].unflatten(2, (rows, columns))
+        torch.mul(x[..., j : j + rows, None], x[..., None, j:], out=product)
+        start += rows * columns
+    return out
 
 
 def _second_moments(products: Tensor, dim: int, covariance: Covariance) -> Tensor:
