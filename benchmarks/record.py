@@ -43,7 +43,9 @@ def write(name: str, numbers: dict[str, Any]) -> Path:
     """Writes `numbers` to `benchmarks/results/NAME.json` beside command, commit, machine and date; returns the path."""
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python", os.path.relpath(sys.argv[0], RESULTS.parent.parent), *sys.argv[1:]])
+    # a folder of this machine says nothing elsewhere: absolute paths are written by their last name alone
+    arguments = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    command = " ".join(["python", os.path.relpath(sys.argv[0], RESULTS.parent.parent), *arguments])
     record = {
         "command": command,
         "commit": _commit(),
