@@ -21,7 +21,7 @@ from unweave.configfile import to_dict
 from unweave.data.base import FactorDataset
 from unweave.files import write_text
 from unweave.metrics import boosting, cell_index, dci, factor_vae_score, sample_rows
-from unweave.metrics.inputs import Protocol
+from unweave.metrics.inputs import Protocol, Scale
 from unweave.metrics.suite import METRICS, score_grid
 from unweave.models.diffusion import DiffusionModel, evaluating
 from unweave.models.images import normalise
@@ -37,8 +37,8 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
     """Scores a model on a data set with a full factor grid; returns what `results.json` holds.
 
     `scores` are the model's FactorVAE score and DCI, `untrained` those of its extractor with fresh weights under
-    `seed`, `other_scores` all others of the model under both protocols. Raises `UserError`
-    when the images have another size than the model's, or no factor varies.
+    `seed`, `other_scores` all others of the model under both protocols. Raises `UserError` when the images have another
+    size than the model's, or no factor varies.
     """
     start = time.monotonic()
     size = model.config.image_size
@@ -91,10 +91,7 @@ def scalars_of(encoder: FeatureExtractor, dataset: FactorDataset, what: str, qui
 
 def standardise(scalars: np.ndarray) -> np.ndarray:
     """Each unit to mean 0 and standard deviation 1, float64; a unit that is constant becomes 0."""
-    centred = scalars.astype(np.float64) - scalars.mean(axis=0, dtype=np.float64)
-    spread = centred.std(axis=0)
-    constant = spread <= 1e-7 * np.abs(scalars).max(axis=0)  # no more than float32's rounding
-    return np.where(constant, 0.0, centred / np.where(constant, 1.0, spread))
+    return Scale.of(scalars, rounding=1e-7)(scalars)  # float32's
 
 
 def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet: bool = False) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from unweave.config import require
 from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import (
     Protocol,
+    Scale,
     check_codes,
     check_factors,
     check_grid,
@@ -60,13 +61,9 @@ def beta_vae_score(
     """
     check_protocol(protocol)
     table, sizes, varying = check_grid(codes, factor_sizes)
-    require(min(num_train, num_eval, batch_size) >= 1, "num_train, num_eval and batch_size must be at least 1")
+    _check_counts(num_train, num_eval, batch_size)
     dropped = tuple(factor for factor, size in enumerate(sizes) if size == 1)
     notes = (f"{plural(dropped, 'factor')} never shared: one value only",) if dropped else ()
-    if len(varying) == 1:
-        note = "one factor varies: the score is not defined"
-        return BetaVAEResult(float("nan"), float("nan"), 1.0, float("nan"), dropped, (*notes, note))
-
     rng = np.random.RandomState(seed)  # its stream is part of the definition
     free_sizes = [sizes[factor] for factor in varying]
     train = _points(table, free_sizes, rng, num_train, batch_size)
@@ -93,12 +90,9 @@ def beta_vae_score_rows(
     check_protocol(protocol)
     table = check_codes(codes, "codes")
     labels = check_factors(factors, "factors", len(table))
-    require(min(num_train, num_eval, batch_size) >= 1, "num_train, num_eval and batch_size must be at least 1")
+    _check_counts(num_train, num_eval, batch_size)
     varies, notes = varying_factors(labels, "factors")
     dropped = tuple(np.flatnonzero(~varies).tolist())
-    if varies.sum() == 1:
-        note = "one factor varies: the score is not defined"
-        return BetaVAEResult(float("nan"), float("nan"), 1.0, float("nan"), dropped, (*notes, note))
     rng = np.random.RandomState(seed)
     points, shared = [], []
     for factor, rows in row_interventions(rng, as_labels(labels[:, varies]), num_train + num_eval, 2 * batch_size):
@@ -109,6 +103,10 @@ def beta_vae_score_rows(
     return _classify(*halves, protocol, int(varies.sum()), dropped, notes)
 
 
+def _check_counts(num_train: int, num_eval: int, batch_size: int) -> None:
+    require(min(num_train, num_eval, batch_size) >= 1, "num_train, num_eval and batch_size must be at least 1")
+
+
 def _classify(
     train: Points,
     test: Points,
@@ -117,16 +115,21 @@ def _classify(
     dropped: tuple[int, ...],
     notes: tuple[str, ...],
 ) -> BetaVAEResult:
+    """Fits the logistic regression to `train` and scores it on `test`; one factor leaves it nothing to tell apart."""
+    if num_varying == 1:
+        note = "one factor varies: the score is not defined"
+        return BetaVAEResult(float("nan"), float("nan"), 1.0, float("nan"), dropped, (*notes, note))
     (points, shared), (points_test, shared_test) = train, test
-    mean, spread = (points.mean(axis=0), points.std(axis=0)) if protocol == "robust" else (0.0, np.ones(1))
-    spread = np.where(spread > 0, spread, 1)
+    if protocol == "robust":
+        scale = Scale.of(points)
+        points, points_test = scale(points), scale(points_test)
     require(len(np.unique(shared)) > 1, f"num_train is {len(shared)}: all points share one factor, draw more")
     model = LogisticRegression()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((points - mean) / spread, shared)
-    score_train = float(model.score((points - mean) / spread, shared))
-    score = float(model.score((points_test - mean) / spread, shared_test))
+        model.fit(points, shared)
+    score_train = float(model.score(points, shared))
+    score = float(model.score(points_test, shared_test))
     chance = 1 / num_varying
     return BetaVAEResult(score, score_train, chance, (score - chance) / (1 - chance), dropped, notes)
 

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import check_pair, plural, varying_factors
+from unweave.metrics.inputs import Scale, check_pair, plural, varying_factors
 
 
 class ExplicitnessResult(NamedTuple):
@@ -44,29 +44,31 @@ def explicitness(
     both = as_labels(np.concatenate([factors, factors_test]))
     labels, labels_test = both[: len(factors)], both[len(factors) :]
     varying, notes = varying_factors(labels, "factors_train")
-    spread = train.std(axis=0)
-    constant = spread <= 1e-12 * np.maximum(np.abs(train).max(axis=0), 1e-300)
-    scaled = [np.where(constant, 0, (x - train.mean(axis=0)) / np.where(constant, 1, spread)) for x in (train, test)]
+    scale = Scale.of(train)
+    train, test = scale(train), scale(test)
     auroc = np.full((2, labels.shape[1]), np.nan)
     for factor in np.flatnonzero(varying):
         model = LogisticRegression()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(scaled[0], labels[:, factor])
+            model.fit(train, labels[:, factor])
         shared = np.intersect1d(np.unique(labels[:, factor]), np.unique(labels_test[:, factor]))
         unshared = len(np.unique(both[:, factor])) - len(shared)
         if unshared:
             notes = (*notes, f"factor {factor}: {unshared} values are not in both training and test rows, left out")
         if len(shared) < 2:
             continue
-        for row, (x, y) in enumerate(((scaled[0], labels[:, factor]), (scaled[1], labels_test[:, factor]))):
+        for row, (x, y) in enumerate(((train, labels[:, factor]), (test, labels_test[:, factor]))):
             chances = np.asarray(model.predict_proba(x))
             places = np.searchsorted(model.classes_, shared)
             areas = [area(chances[:, place], y == value) for place, value in zip(places, shared)]
             auroc[row, factor] = np.mean(areas)
     kept = ~np.isnan(auroc[1])
-    if constant.any():
-        notes = (*notes, f"{plural(np.flatnonzero(constant), 'code')} constant in the training rows: counted as 0")
+    if scale.constant.any():
+        notes = (
+            *notes,
+            f"{plural(np.flatnonzero(scale.constant), 'code')} constant in the training rows: counted as 0",
+        )
     means = auroc[:, kept].mean(axis=1) if kept.any() else np.full(2, np.nan)
     return ExplicitnessResult(
         score=float(means[1]),

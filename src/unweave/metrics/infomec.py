@@ -18,7 +18,15 @@ from unweave.metrics.information import (
     mutual_information,
     neighbour_information,
 )
-from unweave.metrics.inputs import Protocol, check_codes, check_factors, check_protocol, plural, varying_factors
+from unweave.metrics.inputs import (
+    Protocol,
+    Scale,
+    check_codes,
+    check_factors,
+    check_protocol,
+    plural,
+    varying_factors,
+)
 
 Prune = Literal["iqr10", "range20"]
 SMALLEST_SUM = 1e-6
@@ -55,30 +63,29 @@ def infomec(
 
     `official`: a code is active when its interquartile range is above a tenth of the largest (`iqr10`, as in the DyGA
     and Tripod code), or its range above a twentieth of the largest (`range20`, as first published). `robust`: when it
-    tells of a factor more than chance would, whatever its scale. `seed` is that of the jitter
-    that keeps equal codes apart; what it alone says of a factor stands in the matrix of `official` and is 0 in that of
-    `robust`. Raises `UserError`, naming the column, for codes that are not finite, factors that
-    are not discrete, and where no factor varies.
+    tells of a factor more than chance would, whatever its scale. `seed` is that of the jitter that keeps equal codes
+    apart; what it alone says of a factor stands in the matrix of `official` and is 0 in that of `robust`. Raises
+    `UserError`, naming the column, for codes that are not finite, factors that are not discrete, and where no factor
+    varies.
     """
     check_protocol(protocol)
     require(prune in ("iqr10", "range20"), f"prune is {prune!r}: choose iqr10 or range20")
     table = check_codes(codes, "codes")
     labels = as_labels(check_factors(factors, "factors", len(table)))
     varying, notes = varying_factors(labels, "factors")
-    spread = table.std(axis=0)
-    constant = spread <= 1e-12 * np.maximum(np.abs(table).max(axis=0), 1e-300)
-    scaled = np.where(constant, 0, (table - table.mean(axis=0)) / np.where(constant, 1, spread))
+    scale = Scale.of(table)
+    scaled = scale(table)
     free = labels[:, varying]
     found = neighbour_information(scaled, free, np.random.RandomState(seed))  # (F', D)
     if protocol == "robust":
-        found[:, constant] = 0
+        found[:, scale.constant] = 0
     nmi = np.full((labels.shape[1], table.shape[1]), np.nan)
     nmi[varying] = found / entropies(free)[:, None]
     if protocol == "robust":
         bins = binned(table)
         active, rule = informative(mutual_information(bins, free), bins, free), "no more information than chance"
     else:
-        active, rule = _active(table, prune) & ~constant, prune
+        active, rule = _active(table, prune) & ~scale.constant, prune
     if not active.all():
         notes = (*notes, f"{plural(np.flatnonzero(~active), 'code')} not active: {rule}")
     modularity, silent = _modularity(nmi[varying][:, active])

@@ -1,7 +1,7 @@
 """Checks of what a score is given: the right arrays, or one line that names the column."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,6 +76,26 @@ def varying_factors(factors: NDArray[np.generic], name: str) -> tuple[NDArray[np
     if varying.all():
         return varying, ()
     return varying, (f"{plural(np.flatnonzero(~varying), 'factor')} left out: one value only",)
+
+
+class Scale(NamedTuple):
+    """How codes are standardised: each to mean 0 and standard deviation 1, a constant one to 0."""
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    """1 where a code is constant."""
+    constant: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, codes: NDArray[np.floating], rounding: float = 1e-12) -> "Scale":
+        """That of codes (N, D); what moves by no more than `rounding` of its largest value is constant."""
+        mean, spread = codes.mean(axis=0, dtype=np.float64), codes.std(axis=0, dtype=np.float64)
+        constant = spread <= rounding * np.abs(codes).max(axis=0)
+        return cls(mean, np.where(constant, 1.0, spread), constant)
+
+    def __call__(self, codes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Codes (n, D) standardised, float64."""
+        return np.where(self.constant, 0.0, (codes - self.mean) / self.spread)
 
 
 def check_protocol(protocol: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import Protocol, check_codes, check_factors, check_protocol, plural, varying_factors
+from unweave.metrics.inputs import Protocol, Scale, check_codes, check_factors, check_protocol, plural, varying_factors
 
 QUANTILE = 0.99
 
@@ -43,8 +43,7 @@ def irs(
     varying, notes = varying_factors(labels, "factors")
     check_protocol(protocol)
     if protocol == "robust":
-        spread = table.std(axis=0)
-        table = np.where(np.ptp(table, axis=0) > 0, (table - table.mean(axis=0)) / np.where(spread > 0, spread, 1), 0)
+        table = Scale.of(table)(table)
     largest = np.abs(table - table.mean(axis=0)).max(axis=0)
     moving = np.ptp(table, axis=0) > 0
     matrix = np.full((table.shape[1], labels.shape[1]), np.nan)

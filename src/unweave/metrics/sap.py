@@ -10,7 +10,7 @@ from sklearn.svm import LinearSVC
 
 from unweave.config import require
 from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import Protocol, check_codes, check_pair, check_protocol, varying_factors
+from unweave.metrics.inputs import Protocol, Scale, check_codes, check_pair, check_protocol, varying_factors
 
 SMALLEST_VARIANCE = 1e-12
 
@@ -47,9 +47,8 @@ def sap(
     labels, labels_test = both[: len(labels)], both[len(labels) :]
     varying, notes = varying_factors(labels, "factors_train")
     if protocol == "robust":
-        spread = train.std(axis=0)
-        spread = np.where(spread > 0, spread, 1)
-        train, test = (train - train.mean(axis=0)) / spread, (test - train.mean(axis=0)) / spread
+        scale = Scale.of(train)
+        train, test = scale(train), scale(test)
     matrix = np.full((train.shape[1], labels.shape[1]), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

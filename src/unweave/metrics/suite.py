@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.config import require
-from unweave.metrics.beta_vae import beta_vae_score, beta_vae_score_rows
+from unweave.metrics.beta_vae import BetaVAEResult, beta_vae_score, beta_vae_score_rows
 from unweave.metrics.dci import dci
 from unweave.metrics.explicitness import explicitness
-from unweave.metrics.factor_vae import factor_vae_score, factor_vae_score_rows
+from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score, factor_vae_score_rows
 from unweave.metrics.infomec import infomec
-from unweave.metrics.inputs import Protocol, check_codes, check_factors, check_protocol, check_sizes, plural
+from unweave.metrics.inputs import Protocol, Scale, check_codes, check_factors, check_protocol, check_sizes, plural
 from unweave.metrics.irs import irs
 from unweave.metrics.mig import mig, modularity
 from unweave.metrics.sampling import cell_index, sample_rows
@@ -23,9 +23,6 @@ from unweave.metrics.sap import sap
 OFFICIAL_TRAIN, OFFICIAL_TEST = 10_000, 5_000
 NUM_CLASSES = 10
 """Classes of equal size that a continuous factor is sorted into."""
-
-METRICS = ("factor_vae", "beta_vae", "dci", "mig", "sap", "modularity", "explicitness", "infomec", "irs")
-"""Names of the scores of a suite. TAD, UDR and downstream efficiency take other inputs and stand alone."""
 
 
 class Score(NamedTuple):
@@ -53,11 +50,76 @@ class SuiteResult(NamedTuple):
     """By metric."""
 
 
-class _Rows(NamedTuple):
-    train: NDArray[np.float64]
-    factors: NDArray[np.generic]
-    test: NDArray[np.float64]
-    factors_test: NDArray[np.generic]
+class _Sample(NamedTuple):
+    """What the scores of a suite are taken of."""
+
+    rows: tuple[NDArray[np.float64], NDArray[np.generic], NDArray[np.float64], NDArray[np.generic]]
+    """Codes and factors to train on, codes and factors to test on."""
+    factor_vae: Callable[[], FactorVAEResult]
+    beta_vae: Callable[[], BetaVAEResult]
+    protocol: Protocol
+    seed: int
+
+
+class _Entry(NamedTuple):
+    """One score: how it is taken, which of its numbers are shown with which chance level, and its matrix."""
+
+    take: Callable[[_Sample], Any]
+    numbers: dict[str, Callable[[Any], tuple[float, float]]]
+    """By name, the number and its chance level."""
+    matrix: Callable[[Any], NDArray[Any]] | None = None
+    """(units, factors)."""
+
+
+_ENTRIES = {
+    "factor_vae": _Entry(
+        lambda sample: sample.factor_vae(),
+        {"score": lambda found: (found.score, found.chance)},
+        lambda found: found.votes_eval.T,
+    ),
+    "beta_vae": _Entry(lambda sample: sample.beta_vae(), {"score": lambda found: (found.score, found.chance)}),
+    "dci": _Entry(
+        lambda sample: dci(*sample.rows, seed=sample.seed),
+        {
+            "disentanglement": lambda found: (found.disentanglement, 0.0),
+            "completeness": lambda found: (found.completeness, 0.0),
+            "informativeness": lambda found: (found.informativeness_test, math.nan),
+        },
+        lambda found: found.importance,
+    ),
+    "mig": _Entry(
+        lambda sample: mig(*sample.rows[:2]),
+        {"score": lambda found: (found.score, 0.0)},
+        lambda found: found.mutual_information,
+    ),
+    "sap": _Entry(
+        lambda sample: sap(*sample.rows, protocol=sample.protocol),
+        {"score": lambda found: (found.score, 0.0)},
+        lambda found: found.matrix,
+    ),
+    "modularity": _Entry(
+        lambda sample: modularity(*sample.rows[:2], protocol=sample.protocol),
+        {"score": lambda found: (found.score, math.nan)},
+        lambda found: found.mutual_information,
+    ),
+    "explicitness": _Entry(lambda sample: explicitness(*sample.rows), {"score": lambda found: (found.score, 0.5)}),
+    "infomec": _Entry(
+        lambda sample: infomec(*sample.rows[:2], protocol=sample.protocol, seed=sample.seed),
+        {
+            "modularity": lambda found: (found.modularity, math.nan),
+            "compactness": lambda found: (found.compactness, math.nan),
+            "explicitness": lambda found: (found.explicitness, 0.0),
+        },
+        lambda found: found.nmi.T,
+    ),
+    "irs": _Entry(
+        lambda sample: irs(*sample.rows[:2], protocol=sample.protocol),
+        {"score": lambda found: (found.score, math.nan)},
+        lambda found: found.matrix,
+    ),
+}
+METRICS = tuple(_ENTRIES)
+"""Names of the scores of a suite. TAD, UDR and downstream efficiency take other inputs and stand alone."""
 
 
 def score_grid(
@@ -73,17 +135,17 @@ def score_grid(
     Rows are drawn as in the reference, 10,000 to train and 5,000 to test; under `robust` the codes are standardised
     first. Raises `UserError` for an unknown metric, and as the scores themselves do.
     """
-    check_metrics(metrics)
-    check_protocol(protocol)
-    table = _scaled(one_number_per_unit(codes), protocol)
+    table = _prepared(codes, metrics, protocol)
     sizes = check_sizes(factor_sizes, len(table))
     train, test = sample_rows(sizes, OFFICIAL_TRAIN, OFFICIAL_TEST, seed)
-    rows = _Rows(table[cell_index(train, sizes)], train, table[cell_index(test, sizes)], test)
-    votes = {
-        "factor_vae": lambda: factor_vae_score(table, sizes, protocol=protocol, seed=seed),
-        "beta_vae": lambda: beta_vae_score(table, sizes, protocol=protocol, seed=seed),
-    }
-    return _score(rows, votes, metrics, protocol, seed, ())
+    sample = _Sample(
+        (table[cell_index(train, sizes)], train, table[cell_index(test, sizes)], test),
+        lambda: factor_vae_score(table, sizes, protocol=protocol, seed=seed),
+        lambda: beta_vae_score(table, sizes, protocol=protocol, seed=seed),
+        protocol,
+        seed,
+    )
+    return _score(sample, metrics, ())
 
 
 def score_rows(
@@ -100,9 +162,7 @@ def score_rows(
     reference. A factor whose numbers are not whole is sorted into ten classes of equal size. Raises `UserError` for an
     unknown metric, and as the scores themselves do.
     """
-    check_metrics(metrics)
-    check_protocol(protocol)
-    table = _scaled(one_number_per_unit(codes), protocol)
+    table = _prepared(codes, metrics, protocol)
     labels, notes = classes(factors, len(table))
     return _score_split(table, labels, *_split(len(table), seed), metrics, protocol, seed, notes)
 
@@ -124,11 +184,9 @@ def intervals(
     Takes `num` times as long as `score_rows`. Raises `UserError` as that does, and for `num` below 10 and a `level`
     outside (0, 1).
     """
-    check_metrics(metrics)
-    check_protocol(protocol)
     require(num >= 10, f"num is {num}: an interval needs at least 10 draws")
     require(0 < level < 1, f"level is {level}: choose one between 0 and 1")
-    table = _scaled(one_number_per_unit(codes), protocol)
+    table = _prepared(codes, metrics, protocol)
     labels, notes = classes(factors, len(table))
     train, test = _split(len(table), seed)
     rng = np.random.default_rng(seed)
@@ -162,13 +220,15 @@ def _score_split(
     notes: tuple[str, ...],
 ) -> SuiteResult:
     """Scores the rows `train` and `test`; votes are taken from both together."""
-    rows = _Rows(table[train], labels[train], table[test], labels[test])
     both = np.concatenate([train, test])
-    votes = {
-        "factor_vae": lambda: factor_vae_score_rows(table[both], labels[both], protocol=protocol, seed=seed),
-        "beta_vae": lambda: beta_vae_score_rows(table[both], labels[both], protocol=protocol, seed=seed),
-    }
-    return _score(rows, votes, metrics, protocol, seed, notes)
+    sample = _Sample(
+        (table[train], labels[train], table[test], labels[test]),
+        lambda: factor_vae_score_rows(table[both], labels[both], protocol=protocol, seed=seed),
+        lambda: beta_vae_score_rows(table[both], labels[both], protocol=protocol, seed=seed),
+        protocol,
+        seed,
+    )
+    return _score(sample, metrics, notes)
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
@@ -229,67 +289,24 @@ def summarise(results: Sequence[SuiteResult]) -> list[tuple[Score, float]]:
     return rows
 
 
-def _scaled(table: NDArray[np.float64], protocol: Protocol) -> NDArray[np.float64]:
-    if protocol == "official":
-        return table
-    spread = table.std(axis=0)
-    constant = spread <= 1e-12 * np.maximum(np.abs(table).max(axis=0), 1e-300)
-    return np.where(constant, 0.0, (table - table.mean(axis=0)) / np.where(constant, 1.0, spread))
+def _prepared(codes: ArrayLike, metrics: Sequence[str], protocol: Protocol) -> NDArray[np.float64]:
+    """One number per unit, standardised under `robust`; what is asked for is checked first."""
+    check_metrics(metrics)
+    check_protocol(protocol)
+    table = one_number_per_unit(codes)
+    return Scale.of(table)(table) if protocol == "robust" else table
 
 
-def _score(
-    rows: _Rows,
-    votes: dict[str, Callable[[], Any]],
-    metrics: Sequence[str],
-    protocol: Protocol,
-    seed: int,
-    notes: tuple[str, ...],
-) -> SuiteResult:
-    nan = math.nan
-    calls: dict[str, tuple[Callable[[], Any], dict[str, tuple[str, float | str]], str]] = {
-        "factor_vae": (votes["factor_vae"], {"score": ("score", "chance")}, "votes_eval"),
-        "beta_vae": (votes["beta_vae"], {"score": ("score", "chance")}, ""),
-        "dci": (
-            lambda: dci(*rows, seed=seed),
-            {
-                "disentanglement": ("disentanglement", 0.0),
-                "completeness": ("completeness", 0.0),
-                "informativeness": ("informativeness_test", nan),
-            },
-            "importance",
-        ),
-        "mig": (lambda: mig(rows.train, rows.factors), {"score": ("score", 0.0)}, "mutual_information"),
-        "sap": (lambda: sap(*rows, protocol=protocol), {"score": ("score", 0.0)}, "matrix"),
-        "modularity": (
-            lambda: modularity(rows.train, rows.factors, protocol=protocol),
-            {"score": ("score", nan)},
-            "mutual_information",
-        ),
-        "explicitness": (lambda: explicitness(*rows), {"score": ("score", 0.5)}, ""),
-        "infomec": (
-            lambda: infomec(rows.train, rows.factors, protocol=protocol, seed=seed),
-            {
-                "modularity": ("modularity", nan),
-                "compactness": ("compactness", nan),
-                "explicitness": ("explicitness", 0.0),
-            },
-            "nmi",
-        ),
-        "irs": (lambda: irs(rows.train, rows.factors, protocol=protocol), {"score": ("score", nan)}, "matrix"),
-    }
+def _score(sample: _Sample, metrics: Sequence[str], notes: tuple[str, ...]) -> SuiteResult:
     scores: list[Score] = []
     matrices: dict[str, NDArray[np.float64]] = {}
     told, seconds = [*notes], {}
     for metric in metrics:
-        call, numbers, matrix = calls[metric]
-        start = time.perf_counter()
-        found = call()
+        entry, start = _ENTRIES[metric], time.perf_counter()
+        found = entry.take(sample)
         seconds[metric] = time.perf_counter() - start
-        for name, (field, chance) in numbers.items():
-            at_chance = getattr(found, chance) if isinstance(chance, str) else chance
-            scores.append(Score(metric, name, float(getattr(found, field)), float(at_chance)))
-        if matrix:
-            values = np.asarray(getattr(found, matrix), float)
-            matrices[metric] = values.T if matrix in ("nmi", "votes_eval") else values
+        scores += [Score(metric, name, *map(float, number(found))) for name, number in entry.numbers.items()]
+        if entry.matrix:
+            matrices[metric] = np.asarray(entry.matrix(found), float)
         told += [f"{metric}: {note}" for note in found.notes]
-    return SuiteResult(protocol, seed, tuple(scores), matrices, tuple(told), seconds)
+    return SuiteResult(sample.protocol, sample.seed, tuple(scores), matrices, tuple(told), seconds)

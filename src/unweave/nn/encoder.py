@@ -87,11 +87,8 @@ class FeatureExtractor(nn.Module):
         """
         if self.log_variance is None:
             return self.scalars(images), images.new_zeros(len(images))
-        *body, last = self.head
-        features = self.convs(images).flatten(1)
-        for layer in body:
-            features = layer(features)
-        mean, log_variance = last(features), self.log_variance(features).clamp(*LOG_VARIANCES)
+        features = self.head[:-1](self.convs(images).flatten(1))
+        mean, log_variance = self.head[-1](features), self.log_variance(features).clamp(*LOG_VARIANCES)
         cost = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
         if not self.training:
             return mean, cost

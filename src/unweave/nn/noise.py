@@ -58,8 +58,6 @@ class Schedule:
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network should predict: a noise + b latent."""
-        if self.config.prediction == "noise":
-            return noise
         a, b = self._at(t, latents, self.a, self.b)
         return a * noise + b * latents
 
@@ -70,8 +68,6 @@ class Schedule:
 
     def to_noise(self, prediction: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """The noise (B, C, H, W) that a prediction amounts to."""
-        if self.config.prediction == "noise":
-            return prediction
         b, signal, det = self._at(t, noisy, self.b, self.signal, self._det)
         return (signal * prediction - b * noisy) / det
 
