@@ -9,7 +9,7 @@ import torch
 
 from unweave import checkpoint
 from unweave.checkpoint import Checkpoint
-from unweave.config import UserError
+from unweave.errors import UserError
 from unweave.presets import PRESETS
 from unweave.record import Record, read_record
 
@@ -68,7 +68,7 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path):
     code = f"""
 import pathlib, resource, signal, torch
 from unweave import checkpoint
-from unweave.config import UserError
+from unweave.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # after the imports, which may write compiled code
 try:

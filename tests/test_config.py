@@ -5,15 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from unweave.config import (
-    DataConfig,
-    RunConfig,
-    TokenizerConfig,
-    TrainConfig,
-    UNetConfig,
-    UserError,
-)
+from unweave.config import DataConfig, RunConfig, TokenizerConfig, TrainConfig, UNetConfig
 from unweave.configfile import differences, from_dict, read_json, to_json
+from unweave.errors import UserError
 from unweave.presets import PRESETS
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 import unweave
 from unweave.cli import main
-from unweave.config import UserError
 from unweave.data import Rooms, open_dataset
+from unweave.errors import UserError
 from unweave.evaluate import evaluate, standardise
 from unweave.metrics import cell_index, dci, factor_vae_score, sample_rows
 from unweave.metrics.suite import score_grid

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import unweave
-from unweave.config import UserError
 from unweave.data import open_dataset
+from unweave.errors import UserError
 from unweave.estimator import UnitEncoder
 from unweave.sample import reconstruct, swap, traverse, unit_range
 

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 import unweave
 from unweave.cli import main
-from unweave.config import TrainConfig, UserError
+from unweave.config import TrainConfig
 from unweave.data import Rooms, open_dataset
 from unweave.data.arrays import ArrayImages
+from unweave.errors import UserError
 from unweave.nn.noise import Schedule
 from unweave.record import read_record
 from unweave.train import learning_rate, train

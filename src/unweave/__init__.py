@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unweave.config import UserError
+    from unweave.errors import UserError
     from unweave.estimator import UnitEncoder
     from unweave.models.diffusion import Codes, DiffusionModel
     from unweave.models.folder import load
@@ -26,7 +26,7 @@ _HOMES = {
     "Codes": "models.diffusion",
     "DiffusionModel": "models.diffusion",
     "UnitEncoder": "estimator",
-    "UserError": "config",
+    "UserError": "errors",
     "load": "models.folder",
 }
 

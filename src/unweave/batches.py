@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unweave.config import require
 from unweave.data.base import FactorDataset
+from unweave.errors import require
 
 
 def split_rows(num_images: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,8 +22,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from unweave.config import RunConfig, require
+from unweave.config import RunConfig
 from unweave.configfile import differences, read_json, to_json
+from unweave.errors import require
 from unweave.files import explain_os_errors, sync, write_text
 
 Tensors = dict[str, torch.Tensor]

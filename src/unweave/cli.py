@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unweave.config import UserError, require
 from unweave.configfile import to_json
+from unweave.errors import UserError, require
 from unweave.presets import PRESETS
 
 PresetArgument = tyro.extras.subcommand_type_from_defaults(

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import numba
 import numpy as np
 
-from unweave.config import require
+from unweave.errors import require
 
 F = TypeVar("F", bound=Callable[..., object])
 

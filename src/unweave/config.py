@@ -7,15 +7,7 @@ that exists is a config that can be used. Defaults are those of the published Sh
 from dataclasses import dataclass, field
 from typing import Literal
 
-
-class UserError(Exception):
-    """A mistake of the user's: shown as one line that names the value and the remedy, exit code 2."""
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise `UserError(message)` unless `condition` holds."""
-    if not condition:
-        raise UserError(message)
+from unweave.errors import require
 
 
 @dataclass(frozen=True)

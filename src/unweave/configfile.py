@@ -6,7 +6,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from unweave.config import UserError, require
+from unweave.errors import UserError, require
 
 T = TypeVar("T")
 

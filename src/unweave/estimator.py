@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from unweave.config import require
 from unweave.data.arrays import ArrayImages
+from unweave.errors import require
 from unweave.models.folder import load
 from unweave.models.images import check_images
 from unweave.presets import PRESETS

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from unweave.config import require
 from unweave.configfile import to_dict
 from unweave.data.base import FactorDataset
+from unweave.errors import require
 from unweave.files import write_text
 from unweave.metrics import boosting, cell_index, dci, factor_vae_score, sample_rows
 from unweave.metrics.inputs import Protocol, Scale

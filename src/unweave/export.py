@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unweave.config import DataConfig, require
+from unweave.config import DataConfig
 from unweave.data import open_dataset
 from unweave.data.base import FactorDataset
+from unweave.errors import require
 from unweave.files import write_atomically
 from unweave.models.diffusion import Codes, DiffusionModel
 from unweave.models.folder import load

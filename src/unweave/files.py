@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from unweave.config import UserError
+from unweave.errors import UserError
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from unweave.config import TrainConfig, UserError
+from unweave.config import TrainConfig
+from unweave.errors import UserError
 
 
 def launch(config: TrainConfig, main: Callable[..., Any], *args: Any) -> Any:
@@ -44,7 +45,7 @@ def _spawn(fabric: Fabric, main: Callable[..., Any], *args: Any) -> Any:
         # as one object: Fabric copies arguments field by field, which frozen options refuse
         return fabric.launch(functools.partial(_call, main, args))
     except ProcessRaisedException as error:
-        mistake = re.search(r"unweave\.config\.UserError: (.*)", str(error))
+        mistake = re.search(r"unweave\.errors\.UserError: (.*)", str(error))
         if mistake:
             raise UserError(mistake[1]) from None
         raise

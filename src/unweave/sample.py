@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.models.diffusion import DiffusionModel
 
 Progress = Callable[[int], None]

@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from unweave.config import UserError, require
+from unweave.errors import UserError, require
 from unweave.metrics.inputs import Protocol
 from unweave.metrics.suite import SuiteResult, intervals, score_grid, score_rows, summarise
 from unweave.record import console, say

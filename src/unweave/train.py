@@ -22,9 +22,10 @@ import torch
 
 from unweave import checkpoint
 from unweave.batches import Order, batches, split_rows
-from unweave.config import RunConfig, TrainConfig, UserError
+from unweave.config import RunConfig, TrainConfig
 from unweave.data import open_dataset
 from unweave.data.base import FactorDataset
+from unweave.errors import UserError
 from unweave.models.diffusion import DiffusionModel, evaluating
 from unweave.models.folder import save_model
 from unweave.models.images import normalise

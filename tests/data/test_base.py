@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unweave.config import UserError
 from unweave.data.base import Frozen, StateSpace
+from unweave.errors import UserError
 
 
 class Toy:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.data.test_base import Toy
-from unweave.config import UserError
 from unweave.data.base import Frozen
 from unweave.data.cache import Cached, cached
+from unweave.errors import UserError
 
 
 def test_cached_images_are_the_drawn_ones(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import entropy
 
 from tests.metrics.metric_cases import EXPECTED, NAMES, SIZES, grid_codes
-from unweave.config import UserError
+from unweave.errors import UserError
 from unweave.metrics import cell_index, dci, sample_rows
 from unweave.metrics.dci import completeness, disentanglement
 

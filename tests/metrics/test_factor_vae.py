@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.metrics.metric_cases import EXPECTED, NAMES, SIZES, grid_codes, grid_factors
-from unweave.config import UserError
+from unweave.errors import UserError
 from unweave.metrics import cell_index, factor_vae_score, factor_vae_score_rows, sample_rows
 from unweave.metrics.sampling import row_interventions
 

@@ -10,7 +10,7 @@ from sklearn.feature_selection import mutual_info_classif
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from tests.metrics.metric_cases import EXPECTED, NAMES, SIZES, grid_codes, grid_factors
-from unweave.config import UserError
+from unweave.errors import UserError
 from unweave.metrics import (
     beta_vae_score,
     cell_index,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from tests.metrics.metric_cases import grid_factors
-from unweave.config import UserError
+from unweave.errors import UserError
 from unweave.metrics import cell_index, dci, factor_vae_score, mig, sample_rows, sap
 from unweave.metrics.suite import METRICS, classes, intervals, one_number_per_unit, score_grid, score_rows, summarise
 

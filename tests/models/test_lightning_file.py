@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from unweave.config import UserError
+from unweave.errors import UserError
 from unweave.models.lightning_file import UNKNOWN, read_state_dict, unpickle
 
 DTYPES = [

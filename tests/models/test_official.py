@@ -16,7 +16,8 @@ import torch
 from diffusers import VQModel
 
 import unweave
-from unweave.config import ModelConfig, UserError
+from unweave.config import ModelConfig
+from unweave.errors import UserError
 from unweave.models import convert as convert_module
 from unweave.models.convert import convert
 from unweave.models.official import EMA, IGNORED, UNET, official_parts, write_vq

@@ -9,7 +9,8 @@ from diffusers import VQModel
 from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 
-from unweave.config import ModelConfig, TokenizerConfig, UserError, VQConfig
+from unweave.config import ModelConfig, TokenizerConfig, VQConfig
+from unweave.errors import UserError
 from unweave.models.tokenizer import VQ_WEIGHTS, Patch, Pixels, make_tokenizer, make_vq
 
 PIXELS = TokenizerConfig(kind="pixels", channels=3, downsample=1)

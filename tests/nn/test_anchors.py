@@ -5,7 +5,8 @@ import threading
 import pytest
 import torch
 
-from unweave.config import AnchorConfig, UserError
+from unweave.config import AnchorConfig
+from unweave.errors import UserError
 from unweave.nn.anchors import Anchors, bins
 from unweave.nn.encoder import UnitMLPs
 

@@ -7,7 +7,8 @@ from scipy import stats
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from unweave.config import EncoderConfig, UserError
+from unweave.config import EncoderConfig
+from unweave.errors import UserError
 from unweave.nn.encoder import FeatureExtractor, UnitMLPs
 
 SMALL = EncoderConfig(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from unweave.config import UserError
+from unweave.errors import UserError
 from unweave.nn import mixture
 from unweave.nn.encoder import UnitMLPs
 from unweave.nn.mixture import HeldPoints, make_mixture

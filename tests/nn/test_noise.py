@@ -4,7 +4,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from scipy import stats
 
-from unweave.config import NoiseConfig, UserError
+from unweave.config import NoiseConfig
+from unweave.errors import UserError
 from unweave.nn.noise import Schedule
 
 PREDICTIONS = {"noise": "epsilon", "v": "v_prediction", "image": "sample"}  # on the variance-preserving path

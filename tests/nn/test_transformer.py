@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from unweave.config import TransformerConfig, UserError
+from unweave.config import TransformerConfig
+from unweave.errors import UserError
 from unweave.nn.transformer import DenoisingTransformer
 
 B, C, SIZE, N, D = 3, 5, 4, 6, 8

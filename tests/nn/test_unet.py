@@ -6,7 +6,8 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 
-from unweave.config import UNetConfig, UserError
+from unweave.config import UNetConfig
+from unweave.errors import UserError
 from unweave.nn.unet import ResBlock, SkipDropout, Transformer, UNet
 
 SMALL = UNetConfig(

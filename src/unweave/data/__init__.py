@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from unweave.config import DataConfig, require
+from unweave.config import DataConfig
 from unweave.data.base import FactorDataset, Frozen, StateSpace
 from unweave.data.cache import cached, default_folder
 from unweave.data.dsprites import DSprites
 from unweave.data.rooms import Rooms
+from unweave.errors import require
 
 __all__ = ["DSprites", "FactorDataset", "Frozen", "Rooms", "StateSpace", "open_dataset"]
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from unweave.config import require
+from unweave.errors import require
 
 
 class StateSpace:

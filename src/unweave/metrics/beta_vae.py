@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import (
     Protocol,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.metrics import boosting
 from unweave.metrics.inputs import check_codes, check_sizes, plural
 from unweave.metrics.sampling import cell_index, in_batches

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import (
     Protocol,

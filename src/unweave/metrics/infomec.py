@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.metrics.information import (
     as_labels,
     binned,

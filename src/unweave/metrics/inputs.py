@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.config import UserError, require
+from unweave.errors import UserError, require
 
 Protocol = Literal["official", "robust"]
 """`official`: what the field's papers ran, so that numbers compare; `robust`: the same idea without its traps."""

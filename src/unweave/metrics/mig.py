@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.metrics.information import NUM_BINS, as_labels, binned, entropies, informative, mutual_information
 from unweave.metrics.inputs import Protocol, check_codes, check_factors, check_protocol, plural, varying_factors
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import Protocol, Scale, check_codes, check_pair, check_protocol, varying_factors
 

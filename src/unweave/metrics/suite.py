@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.metrics.beta_vae import BetaVAEResult, beta_vae_score, beta_vae_score_rows
 from unweave.metrics.dci import dci
 from unweave.metrics.explicitness import explicitness

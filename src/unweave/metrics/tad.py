@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.config import UserError, require
+from unweave.errors import UserError, require
 from unweave.metrics.explicitness import area
 from unweave.metrics.information import entropies, mutual_information
 from unweave.metrics.inputs import check_codes, plural

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from unweave.config import require
+from unweave.errors import require
 from unweave.metrics.inputs import check_codes, plural
 
 

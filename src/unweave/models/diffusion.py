@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unweave.config import DataConfig, ModelConfig, require
+from unweave.config import DataConfig, ModelConfig
+from unweave.errors import require
 from unweave.models.images import check_images, normalise, to_uint8
 from unweave.models.tokenizer import make_tokenizer
 from unweave.nn.anchors import Anchors

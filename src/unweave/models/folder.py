@@ -14,8 +14,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from unweave.config import DataConfig, ModelConfig, UserError, require
+from unweave.config import DataConfig, ModelConfig
 from unweave.configfile import from_dict, to_dict
+from unweave.errors import UserError, require
 from unweave.files import write_atomically, write_text
 from unweave.models.diffusion import DiffusionModel
 

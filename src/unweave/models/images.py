@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unweave.config import UserError, require
+from unweave.errors import UserError, require
 
 
 def check_images(images: np.ndarray | Tensor, image_size: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unweave.config import UserError
+from unweave.errors import UserError
 
 DTYPES = {
     "DoubleStorage": torch.float64,

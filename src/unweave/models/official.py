@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unweave.config import ModelConfig, require
+from unweave.config import ModelConfig
+from unweave.errors import require
 from unweave.files import explain_os_errors
 from unweave.models.tokenizer import VQ
 from unweave.nn.encoder import FeatureExtractor

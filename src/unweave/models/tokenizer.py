@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unweave.config import TokenizerConfig, UserError, require
+from unweave.config import TokenizerConfig
+from unweave.errors import UserError, require
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel

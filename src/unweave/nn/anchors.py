@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unweave.config import AnchorConfig, require
+from unweave.config import AnchorConfig
+from unweave.errors import require
 from unweave.nn import official_anchors
 from unweave.nn.growth import grow, regroup
 from unweave.nn.mixture import HeldPoints, Mixture, Reduce

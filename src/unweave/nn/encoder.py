@@ -9,7 +9,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from unweave.config import EncoderConfig, require
+from unweave.config import EncoderConfig
+from unweave.errors import require
 
 FIRST_LOG_VARIANCE = -2.0
 LOG_VARIANCES = (-12.0, 4.0)  # beyond these the noise is nothing, or all

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from unweave.config import require
+from unweave.errors import require
 
 Covariance = Literal["full", "diag", "hddc"]
 Reduce = Callable[[Tensor], Tensor]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unweave.config import NoiseConfig, require
+from unweave.config import NoiseConfig
+from unweave.errors import require
 
 
 class Schedule:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unweave.config import require
 from unweave.data import open_dataset
 from unweave.data.base import FactorDataset
+from unweave.errors import require
 from unweave.export import data_config
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import load
