@@ -9,8 +9,9 @@ TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 CPU_BUILDS := https://download.pytorch.org/whl/cpu
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test clean
 

@@ -1,6 +1,9 @@
 """`results.json` holds the scores of the model's own scalars and every constant; pictures show its images."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,3 +134,18 @@ def test_other_scores_are_the_suite_s(results, model, dataset):
         assert found["other_scores"][protocol]["mig"] == pytest.approx(suite.scores[0].value, abs=5e-3)
         assert found["other_scores"][protocol]["sap"] == pytest.approx(suite.scores[1].value, abs=5e-3)
     assert "dci" not in found["other_scores"]["robust"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the cache folder has other places elsewhere")
+def test_nothing_outside_the_cache_folder_is_touched(tmp_path):
+    """Drawing loads matplotlib, which would write beside it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL"))}
+    command = [sys.executable, "-m", "unweave", "traverse", "rooms-cpu", "--columns", "2", "--steps", "5"]
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], env={**kept, "HOME": str(home)}, check=True, capture_output=True
+    )
+    written = [path.relative_to(home) for path in home.rglob("*") if path.is_file()]
+    assert written
+    assert all(path.parts[:2] == (".cache", "unweave") for path in written), written

@@ -1,9 +1,14 @@
 """Figures from arrays: grids of images with names on the rows and columns, and the unit-by-factor matrix."""
 
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from unweave.data.cache import default_folder
+
+os.environ.setdefault("MPLCONFIGDIR", str(default_folder() / "matplotlib"))  # read once, by the import
 
 import matplotlib
 
