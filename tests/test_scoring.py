@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.metrics.metric_cases import grid_factors
 from unweave.cli import main
+from unweave.metrics import udr
 from unweave.metrics.suite import score_rows
 
 METRICS = "factor_vae,mig,sap"
@@ -113,3 +114,41 @@ def test_intervals_hold_the_value(files):
         assert low <= high
         assert low - 0.1 <= line["value"] <= high + 0.1
     assert found["factors"] == ["factor 0", "factor 1"]
+
+
+def test_models_that_agree_are_found_without_labels(files, capsys):
+    folder, codes, _ = files
+    rng = np.random.default_rng(0)
+    turned = codes @ np.array([[0.8, 0.6], [-0.6, 0.8]])
+    np.save(folder / "flipped.npy", -codes[:, ::-1] + 0.01 * rng.normal(size=codes.shape))
+    np.save(folder / "turned.npy", turned)
+    paths = [str(folder / name) for name in ("turned.npy", "codes.npy", "flipped.npy")]
+    assert main(["udr", *paths, "--json", str(folder / "udr.json")]) == 0
+    found = json.loads((folder / "udr.json").read_text())
+    expected = udr([turned, codes, np.load(folder / "flipped.npy")])
+    assert found["scores"] == expected.scores.tolist()
+    assert found["pairs"][0][0] is None
+    assert np.argmin(found["scores"]) == 0
+    assert found["models"] == paths
+    said = capsys.readouterr()
+    shown = said.out + said.err
+    assert shown.index(" 1: ") < shown.index(" 0: ")  # the best first
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("codes.npy",), "1 files of codes: give those of at least two models"),
+        (("codes.npy", "grid.npy"), "codes of [240, 12] images"),
+        (("codes.npy", "none.npy"), "none.npy does not exist"),
+    ],
+)
+def test_models_that_cannot_be_compared(files, names, words, capsys):
+    assert main(["udr", *(str(files[0] / name) for name in names)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_binary_attributes_are_named_where_they_are_not(files, capsys):
+    folder = files[0]
+    assert main(["score", str(folder / "codes.npy"), str(folder / "factors.npy"), "--metrics", "tad"]) == 2
+    assert "attributes column 0 is not binary" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def score(
         codes: .npy, .npz, .csv or .parquet with a row per image and a column per unit
         factors: the same with a column per factor; left out where the codes' file has them, or with sizes
         sizes: values of each factor, where the rows are a full grid, last factor fastest
-        metrics: some of the scores, as in dci,mig (default: all)
+        metrics: some of the scores, as in dci,mig (default: all but tad, which wants binary factors, and downstream)
         protocol: official repeats the constants of published tables; robust does not depend on the scale of codes
         seeds: evaluation seeds, whose mean and standard deviation are shown
         bootstrap: draws of the rows for 95 % intervals, as in 100; each takes as long as scoring once
@@ -106,6 +106,25 @@ def score(
 
         for name, matrix in scored.results[0].matrices.items():
             _say(f"wrote {matrix_figure(matrix, scored.names, name, figures / f'{name}.png')}")
+
+
+def udr(codes: tyro.conf.Positional[tuple[Path, ...]], json: Path | None = None) -> None:
+    """Rank models without labels: those that disentangle agree about the same images (UDR, Duan et al. 2020).
+
+    `unweave udr seed0.npy seed1.npy seed2.npy`: codes of models trained alike from different seeds, the same images in
+    the same order. The model with the highest score is the one to choose.
+
+    Args:
+        codes: .npy, .npz, .csv or .parquet of each model, as for `unweave score`
+        json: file for the scores and the agreement of every pair
+    """
+    from unweave import scoring
+    from unweave.files import write_text
+
+    found = scoring.agree(codes)
+    if json is not None:
+        write_text(json, scoring.agreement_as_json(found, codes))
+        _say(f"wrote {json}")
 
 
 def encode(
@@ -206,6 +225,7 @@ COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "score": score,
+    "udr": udr,
     "encode": encode,
     "swap": swap,
     "traverse": traverse,

@@ -1,4 +1,4 @@
-"""`unweave score`: codes and factors from files, all scores as one table, JSON and pictures."""
+"""`unweave score` and `unweave udr`: codes and factors from files, scores as a table, JSON and pictures."""
 
 import json
 import math
@@ -14,7 +14,8 @@ from rich.table import Table
 
 from unweave.errors import UserError, require
 from unweave.metrics.inputs import Protocol
-from unweave.metrics.suite import SuiteResult, intervals, score_grid, score_rows, summarise
+from unweave.metrics.suite import SuiteResult, intervals, one_number_per_unit, score_grid, score_rows, summarise
+from unweave.metrics.udr import UDRResult, udr
 from unweave.record import console, say
 
 Intervals = dict[tuple[str, str], tuple[float, float]]
@@ -123,6 +124,32 @@ def show(scored: Scored, codes: Path) -> None:
     console.print(table)
     for note in dict.fromkeys(note for result in scored.results for note in result.notes):
         say(f"note: {note}")
+
+
+def agree(paths: Sequence[Path]) -> UDRResult:
+    """UDR of the codes in several files, shown as a table, the best first. Raises `UserError` as `udr` does."""
+    require(len(paths) >= 2, f"{len(paths)} files of codes: give those of at least two models")
+    found = udr([one_number_per_unit(read_codes(path)) for path in paths])
+    table = Table(title="agreement with the other models (UDR)", title_justify="left")
+    table.add_column("model")
+    table.add_column("score", justify="right")
+    for index in np.argsort(-found.scores, kind="stable"):
+        table.add_row(f"{index}: {paths[index]}", _shown(float(found.scores[index])))
+    console.print(table)
+    for note in found.notes:
+        say(f"note: {note}")
+    return found
+
+
+def agreement_as_json(found: UDRResult, paths: Sequence[Path]) -> str:
+    """Scores, pairs and notes; a model's agreement with itself is null."""
+    whole = {
+        "models": [str(path) for path in paths],
+        "scores": found.scores.tolist(),
+        "pairs": found.pairs.tolist(),
+        "notes": list(found.notes),
+    }
+    return json.dumps(_defined(whole), indent=2) + "\n"
 
 
 def _shown(value: float) -> str:

@@ -16,6 +16,7 @@ from unweave.metrics import (
     cell_index,
     dci,
     downstream,
+    downstream_rows,
     explicitness,
     factor_vae_score,
     infomec,
@@ -136,6 +137,30 @@ def test_area_equals_scikit_learn(scores, seed):
         assert area(np.array(scores, float), truth) == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
 
 
+def test_infomec_of_quantised_codes():
+    """Codes that rename a factor's values hold all of it, whatever the names."""
+    rng = np.random.default_rng(0)
+    factors = np.stack([rng.integers(5, size=3_000), rng.integers(4, size=3_000)], axis=1)
+    codes = np.c_[np.array([30, -2, 7, 0, 11])[factors[:, 0]], np.array([3, 1, 8, 2])[factors[:, 1]]]
+    for protocol in ("official", "robust"):
+        found = infomec(codes, factors, protocol=protocol, discrete=True)
+        for code in range(2):
+            for factor in range(2):
+                oracle = mutual_info_score(codes[:, code], factors[:, factor])
+                entropy = mutual_info_score(factors[:, factor], factors[:, factor])
+                assert found.nmi[factor, code] == pytest.approx(oracle / entropy, abs=1e-9)
+        assert found.modularity > 0.99
+        assert found.compactness > 0.99
+        assert found.explicitness > 0.99
+    rare = np.c_[codes, np.where(np.arange(3_000) % 10 == 0, 1, 0)]
+    pruned = {prune: infomec(rare, factors, protocol="official", prune=prune, discrete=True) for prune in RULES}
+    assert pruned["iqr10"].active.tolist() == [True, True, False]
+    assert pruned["range20"].active.tolist() == [True, True, True]
+
+
+RULES = ("iqr10", "range20")
+
+
 def test_irs_knows_perfect_and_useless_codes():
     """A code that is its factor does not move while it is held; one that is another factor moves as if nothing were."""
     factors = grid_factors((5, 4, 6))
@@ -177,6 +202,20 @@ def test_downstream_is_dci_at_its_size():
     assert found.accuracy[0] == pytest.approx(trees.informativeness_test, abs=1e-12)
     np.testing.assert_allclose(found.efficiency, found.accuracy / found.accuracy[0])
     assert found.accuracy[1] < found.accuracy[0]
+
+
+def test_downstream_of_rows_is_dci_of_its_first_rows():
+    factors = np.tile(grid_factors((4, 3, 5)), (10, 1))
+    rng = np.random.default_rng(0)
+    rng.shuffle(factors)
+    codes = factors + 0.3 * rng.normal(size=factors.shape)
+    rows = codes[:400], factors[:400], codes[400:], factors[400:]
+    found = downstream_rows(*rows, sizes=(10_000, 60))
+    assert found.sizes == (400, 60)
+    assert found.notes == ("400 training rows, where 10000 were asked for",)
+    for row, size in enumerate(found.sizes):
+        trees = dci(codes[:size], factors[:size], codes[400:], factors[400:])
+        assert found.accuracy[row] == pytest.approx(trees.informativeness_test, abs=1e-12)
 
 
 def rows_of_all_scores(codes, factors):

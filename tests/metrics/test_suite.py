@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from tests.metrics.metric_cases import grid_factors
 from unweave.errors import UserError
-from unweave.metrics import cell_index, dci, factor_vae_score, mig, sample_rows, sap
+from unweave.metrics import cell_index, dci, downstream_rows, factor_vae_score, mig, sample_rows, sap, tad
 from unweave.metrics.suite import METRICS, classes, intervals, one_number_per_unit, score_grid, score_rows, summarise
 
 SIZES = (4, 3, 5)
@@ -79,6 +79,26 @@ def test_continuous_factors_are_sorted_and_said():
     assert result.notes[0] == notes[0]
 
 
+def test_scores_that_are_asked_for_by_name():
+    rng = np.random.default_rng(0)
+    attributes = rng.integers(2, size=(900, 3))
+    codes = attributes + 0.4 * rng.normal(size=(900, 3))
+    result = score_rows(codes, attributes, metrics=("tad", "downstream"), protocol="official")
+    found = by_name(result)
+    order = np.random.RandomState(0).permutation(900)
+    train, test = order[300:], order[:300]
+    oracle = tad(codes[train], attributes[train], method="grid")
+    assert found["tad", "score"] == oracle.score
+    assert found["tad", "captured"] == 3
+    np.testing.assert_array_equal(result.matrices["tad"], oracle.auroc.T)
+    trees = downstream_rows(codes[train], attributes[train], codes[test], attributes[test])
+    assert found["downstream", "accuracy with 100 labels"] == trees.accuracy[2]
+    assert math.isnan(found["downstream", "accuracy with 10000 labels"])  # 600 were there, which a note says
+    assert "downstream: 600 training rows, where 10000 were asked for" in result.notes
+    assert {score.metric for score in score_rows(codes, attributes, metrics=METRICS[:1]).scores} == {"factor_vae"}
+    assert not {"tad", "downstream"} & set(METRICS)
+
+
 def test_mean_and_spread_over_seeds():
     results = [score_grid(grid_case(), SIZES, metrics=("factor_vae",), seed=seed) for seed in range(3)]
     ((score, spread),) = summarise(results)
@@ -127,6 +147,12 @@ def test_numbers_are_in_range_or_flagged(seed, extra):
             assert any(note.startswith(score.metric) for note in result.notes), score
         else:
             assert -1e-9 <= score.value <= 1 + 1e-9, score
+    binary = score_rows(np.c_[codes, added], factors[:, :1], metrics=("tad", "downstream"))
+    for score in binary.scores:
+        if math.isnan(score.value):
+            assert any(note.startswith(score.metric) for note in binary.notes), score
+        else:
+            assert 0 <= score.value <= (1 if "efficiency" not in score.name else math.inf), score
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from unweave.metrics.beta_vae import BetaVAEResult, beta_vae_score, beta_vae_score_rows
 from unweave.metrics.dci import DCIResult, dci
-from unweave.metrics.downstream import DownstreamResult, downstream
+from unweave.metrics.downstream import DownstreamResult, downstream, downstream_rows
 from unweave.metrics.explicitness import ExplicitnessResult, explicitness
 from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score, factor_vae_score_rows
 from unweave.metrics.infomec import InfoMECResult, infomec
@@ -31,6 +31,7 @@ __all__ = [
     "cell_index",
     "dci",
     "downstream",
+    "downstream_rows",
     "explicitness",
     "factor_vae_score",
     "factor_vae_score_rows",

@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from unweave.errors import require
 from unweave.metrics import boosting
-from unweave.metrics.inputs import check_codes, check_sizes, plural
+from unweave.metrics.information import as_labels
+from unweave.metrics.inputs import check_codes, check_pair, check_sizes, plural, varying_factors
 from unweave.metrics.sampling import cell_index, in_batches
 
 OFFICIAL_SIZES = (10_000, 1_000, 100)
@@ -48,24 +49,67 @@ def downstream(
     """
     table = check_codes(codes, "codes")
     grid = check_sizes(factor_sizes, len(table))
-    require(len(sizes) > 0 and min(sizes) >= 2, f"sizes is {list(sizes)}: each needs at least 2 rows")
+    _check(sizes)
     require(num_test >= 1, f"num_test is {num_test}: must be at least 1")
     require(max(grid) > 1, f"factor_sizes is {list(grid)}: at least one factor needs two values")
     rng = np.random.RandomState(seed)  # its stream is part of the definition
-    accuracy = np.full((len(sizes), len(grid)), np.nan)
-    notes: list[str] = []
-    for row, size in enumerate(sizes):
+
+    def draw(size: int) -> _Rows:
         train, test = in_batches(rng, grid, size), in_batches(rng, grid, num_test)
-        seen = (train != train[:1]).any(axis=0)
-        alone = np.flatnonzero(~seen & (np.asarray(grid) > 1))
+        return table[cell_index(train, grid)], train, table[cell_index(test, grid)], test
+
+    return _result([draw(size) for size in sizes], sizes, np.asarray(grid) > 1, seed, num_threads)
+
+
+def downstream_rows(
+    codes_train: ArrayLike,
+    factors_train: ArrayLike,
+    codes_test: ArrayLike,
+    factors_test: ArrayLike,
+    *,
+    seed: int = 0,
+    sizes: Sequence[int] = OFFICIAL_SIZES,
+    num_threads: int | None = None,
+) -> DownstreamResult:
+    """The same without a grid: each classifier sees the first rows of the training rows, in their order.
+
+    A size above the number of training rows becomes that number, which `sizes` of the result then says and a note too.
+    Raises `UserError` as `dci` does.
+    """
+    train, labels, test, truth = check_pair(codes_train, factors_train, codes_test, factors_test)
+    _check(sizes)
+    varying, _ = varying_factors(labels, "factors_train")
+    numbers = as_labels(np.concatenate([labels, truth]))
+    labels, truth = numbers[: len(train)], numbers[len(train) :]
+    seen = [min(size, len(train)) for size in sizes]
+    found = _result([(train[:n], labels[:n], test, truth) for n in seen], seen, varying, seed, num_threads)
+    if max(sizes) > len(train):
+        found = found._replace(notes=(*found.notes, f"{len(train)} training rows, where {max(sizes)} were asked for"))
+    return found
+
+
+_Rows = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]
+
+
+def _check(sizes: Sequence[int]) -> None:
+    require(len(sizes) > 0 and min(sizes) >= 2, f"sizes is {list(sizes)}: each needs at least 2 rows")
+
+
+def _result(
+    samples: Sequence[_Rows], sizes: Sequence[int], kept: NDArray[np.bool_], seed: int, num_threads: int | None
+) -> DownstreamResult:
+    """Accuracies on (codes, factors) to train and to test on, one sample per size; `kept` are the factors that vary."""
+    accuracy = np.full((len(samples), len(kept)), np.nan)
+    notes: list[str] = []
+    for row, (codes, labels, codes_test, truth) in enumerate(samples):
+        seen = (labels != labels[:1]).any(axis=0) & kept
+        alone = np.flatnonzero(~seen & kept)
         if alone.size:
-            notes.append(f"{plural(alone, 'factor')}: one value only among {size} rows, always predicted")
+            notes.append(f"{plural(alone, 'factor')}: one value only among {len(codes)} rows, always predicted")
         if seen.any():
-            model = boosting.fit(table[cell_index(train, grid)], train[:, seen], seed=seed, num_threads=num_threads)
-            predicted = model.predict(table[cell_index(test, grid)], num_threads)
-            accuracy[row, seen] = (predicted == test[:, seen]).mean(axis=0)
-        accuracy[row, alone] = (test[:, alone] == train[0, alone]).mean(axis=0)
-    kept = np.asarray(grid) > 1
+            model = boosting.fit(codes, labels[:, seen], seed=seed, num_threads=num_threads)
+            accuracy[row, seen] = (model.predict(codes_test, num_threads) == truth[:, seen]).mean(axis=0)
+        accuracy[row, alone] = (truth[:, alone] == labels[0, alone]).mean(axis=0)
     means = accuracy[:, kept].mean(axis=1)
     if not kept.all():
         notes.append(f"{plural(np.flatnonzero(~kept), 'factor')} left out: one value only")

@@ -58,15 +58,21 @@ def infomec(
     protocol: Protocol = "robust",
     seed: int = 0,
     prune: Prune = "iqr10",
+    discrete: bool = False,
 ) -> InfoMECResult:
     """InfoMEC of codes (N, D) and discrete factors (N, F), officially 10,000 rows.
 
     `official`: a code is active when its interquartile range is above a tenth of the largest (`iqr10`, as in the DyGA
     and Tripod code), or its range above a twentieth of the largest (`range20`, as first published). `robust`: when it
     tells of a factor more than chance would, whatever its scale. `seed` is that of the jitter that keeps equal codes
-    apart; what it alone says of a factor stands in the matrix of `official` and is 0 in that of `robust`. Raises
-    `UserError`, naming the column, for codes that are not finite, factors that are not discrete, and where no factor
-    varies.
+    apart; what it alone says of a factor stands in the matrix of `official` and is 0 in that of `robust`.
+
+    `discrete` is for quantised codes, whose values are names: information is counted, not estimated from neighbours,
+    the linear model sees one column per value, and officially a code is active when its interquartile range is above
+    0.1 (`iqr10`), or when it moves at all (`range20`).
+
+    Raises `UserError`, naming the column, for codes that are not finite, factors that are not discrete, and where no
+    factor varies.
     """
     check_protocol(protocol)
     require(prune in ("iqr10", "range20"), f"prune is {prune!r}: choose iqr10 or range20")
@@ -76,16 +82,20 @@ def infomec(
     scale = Scale.of(table)
     scaled = scale(table)
     free = labels[:, varying]
-    found = neighbour_information(scaled, free, np.random.RandomState(seed))  # (F', D)
+    values = as_labels(table) if discrete else None
+    if values is None:
+        found = neighbour_information(scaled, free, np.random.RandomState(seed))  # (F', D)
+    else:
+        found = mutual_information(values, free).T
     if protocol == "robust":
         found[:, scale.constant] = 0
     nmi = np.full((labels.shape[1], table.shape[1]), np.nan)
     nmi[varying] = found / entropies(free)[:, None]
     if protocol == "robust":
-        bins = binned(table)
+        bins = binned(table) if values is None else values
         active, rule = informative(mutual_information(bins, free), bins, free), "no more information than chance"
     else:
-        active, rule = _active(table, prune) & ~scale.constant, prune
+        active, rule = _active(table, prune, discrete) & ~scale.constant, prune
     if not active.all():
         notes = (*notes, f"{plural(np.flatnonzero(~active), 'code')} not active: {rule}")
     modularity, silent = _modularity(nmi[varying][:, active])
@@ -98,7 +108,7 @@ def infomec(
     numbers = {
         "modularity": modularity,
         "compactness": _compactness(nmi[varying][:, active]),
-        "explicitness": _explicitness(scaled, free),
+        "explicitness": _explicitness(scaled if values is None else _one_hot(values), free),
     }
     below = [name for name, value in numbers.items() if value < 0]
     if below and protocol == "robust":
@@ -113,12 +123,17 @@ def infomec(
     )
 
 
-def _active(codes: NDArray[np.float64], prune: Prune) -> NDArray[np.bool_]:
+def _active(codes: NDArray[np.float64], prune: Prune, discrete: bool) -> NDArray[np.bool_]:
     if prune == "iqr10":
         spread = np.subtract(*np.quantile(codes, [0.75, 0.25], axis=0))
-        return spread > spread.max() / 10
+        return spread > (0.1 if discrete else spread.max() / 10)
     spread = np.ptp(codes, axis=0)
-    return spread > spread.max() / 20
+    return spread > (0 if discrete else spread.max() / 20)
+
+
+def _one_hot(values: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Codes (N, D) of classes -> (N, sum of their numbers of values)."""
+    return np.concatenate([np.eye(column.max() + 1)[column] for column in values.T], axis=1)
 
 
 def _modularity(nmi: NDArray[np.float64]) -> tuple[float, int]:

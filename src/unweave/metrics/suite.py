@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from unweave.errors import require
 from unweave.metrics.beta_vae import BetaVAEResult, beta_vae_score, beta_vae_score_rows
 from unweave.metrics.dci import dci
+from unweave.metrics.downstream import OFFICIAL_SIZES, DownstreamResult, downstream, downstream_rows
 from unweave.metrics.explicitness import explicitness
 from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score, factor_vae_score_rows
 from unweave.metrics.infomec import infomec
@@ -19,6 +20,7 @@ from unweave.metrics.irs import irs
 from unweave.metrics.mig import mig, modularity
 from unweave.metrics.sampling import cell_index, sample_rows
 from unweave.metrics.sap import sap
+from unweave.metrics.tad import tad
 
 OFFICIAL_TRAIN, OFFICIAL_TEST = 10_000, 5_000
 NUM_CLASSES = 10
@@ -57,6 +59,7 @@ class _Sample(NamedTuple):
     """Codes and factors to train on, codes and factors to test on."""
     factor_vae: Callable[[], FactorVAEResult]
     beta_vae: Callable[[], BetaVAEResult]
+    downstream: Callable[[], DownstreamResult]
     protocol: Protocol
     seed: int
 
@@ -69,6 +72,18 @@ class _Entry(NamedTuple):
     """By name, the number and its chance level."""
     matrix: Callable[[Any], NDArray[Any]] | None = None
     """(units, factors)."""
+    asked_only: bool = False
+    """Taken only where it is named: it suits few data sets, or takes long."""
+
+
+def _at(size: int, part: str) -> Callable[[DownstreamResult], tuple[float, float]]:
+    """The accuracy or efficiency with `size` labels, NaN where there were fewer."""
+
+    def number(found: DownstreamResult) -> tuple[float, float]:
+        values = dict(zip(found.sizes, getattr(found, part)))
+        return float(values.get(size, math.nan)), math.nan
+
+    return number
 
 
 _ENTRIES = {
@@ -117,9 +132,25 @@ _ENTRIES = {
         {"score": lambda found: (found.score, math.nan)},
         lambda found: found.matrix,
     ),
+    "tad": _Entry(
+        lambda sample: tad(*sample.rows[:2], method="grid" if sample.protocol == "official" else "exact"),
+        {"score": lambda found: (found.score, 0.0), "captured": lambda found: (found.captured.sum(), 0.0)},
+        lambda found: found.auroc.T,
+        asked_only=True,
+    ),
+    "downstream": _Entry(
+        lambda sample: sample.downstream(),
+        {
+            **{f"accuracy with {size} labels": _at(size, "accuracy") for size in OFFICIAL_SIZES},
+            **{f"efficiency with {size} labels": _at(size, "efficiency") for size in OFFICIAL_SIZES[1:]},
+        },
+        asked_only=True,
+    ),
 }
-METRICS = tuple(_ENTRIES)
-"""Names of the scores of a suite. TAD, UDR and downstream efficiency take other inputs and stand alone."""
+KNOWN = tuple(_ENTRIES)
+"""Names of all scores of one representation; UDR compares several and stands alone."""
+METRICS = tuple(name for name, entry in _ENTRIES.items() if not entry.asked_only)
+"""Those that are taken unless told: TAD wants binary factors, `downstream` takes as long as all others together."""
 
 
 def score_grid(
@@ -142,6 +173,7 @@ def score_grid(
         (table[cell_index(train, sizes)], train, table[cell_index(test, sizes)], test),
         lambda: factor_vae_score(table, sizes, protocol=protocol, seed=seed),
         lambda: beta_vae_score(table, sizes, protocol=protocol, seed=seed),
+        lambda: downstream(table, sizes, seed=seed),
         protocol,
         seed,
     )
@@ -225,6 +257,7 @@ def _score_split(
         (table[train], labels[train], table[test], labels[test]),
         lambda: factor_vae_score_rows(table[both], labels[both], protocol=protocol, seed=seed),
         lambda: beta_vae_score_rows(table[both], labels[both], protocol=protocol, seed=seed),
+        lambda: downstream_rows(table[train], labels[train], table[test], labels[test], seed=seed),
         protocol,
         seed,
     )
@@ -233,9 +266,9 @@ def _score_split(
 
 def check_metrics(metrics: Sequence[str]) -> None:
     """Raises `UserError` for a name that is no metric."""
-    unknown = [name for name in metrics if name not in METRICS]
-    require(not unknown, f"metrics has {unknown}: choose from {', '.join(METRICS)}")
-    require(len(metrics) > 0, f"metrics is empty: choose from {', '.join(METRICS)}")
+    unknown = [name for name in metrics if name not in KNOWN]
+    require(not unknown, f"metrics has {unknown}: choose from {', '.join(KNOWN)}")
+    require(len(metrics) > 0, f"metrics is empty: choose from {', '.join(KNOWN)}")
 
 
 def one_number_per_unit(codes: ArrayLike) -> NDArray[np.float64]:
