@@ -70,7 +70,7 @@ CPU_TRAIN = TrainConfig(
     accelerator="cpu",
 )
 
-LONG_TRAIN = replace(CPU_TRAIN, images=800_000)
+LONG_TRAIN = replace(CPU_TRAIN, images=1_000_000)
 
 PUBLISHED = ModelConfig()
 
@@ -95,7 +95,7 @@ PRESETS: dict[str, Preset] = {
         "dsprites with all five factors at 32 px; a longer sitting on two cores",
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
-            model=_cpu(num_units=10, channels=40, kl=1.0),
+            model=_cpu(num_units=10, channels=40, kl=2.0),
             train=LONG_TRAIN,
         ),
     ),
