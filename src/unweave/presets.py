@@ -70,7 +70,6 @@ CPU_TRAIN = TrainConfig(
     accelerator="cpu",
 )
 
-LONG_TRAIN = replace(CPU_TRAIN, images=1_000_000)
 
 PUBLISHED = ModelConfig()
 
@@ -87,8 +86,8 @@ PRESETS: dict[str, Preset] = {
         "rooms with all six factors at 32 px; a longer sitting on two cores",
         RunConfig(
             data=DataConfig("rooms"),
-            model=_cpu(num_units=12, channels=20),
-            train=LONG_TRAIN,
+            model=_cpu(num_units=20, channels=20),
+            train=replace(CPU_TRAIN, images=800_000),
         ),
     ),
     "sprites-cpu": Preset(
@@ -96,7 +95,7 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
             model=_cpu(num_units=10, channels=40, kl=2.0),
-            train=LONG_TRAIN,
+            train=replace(CPU_TRAIN, images=1_000_000),
         ),
     ),
     "tiny": Preset(
