@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unweave.data.base import FactorDataset
+from unweave.data.base import ImageSet
 from unweave.errors import require
 
 
@@ -45,7 +45,7 @@ class Order:
 class _Images(Dataset):
     """Reads a whole batch at a time: memory-mapped and rendered sets are fastest so."""
 
-    def __init__(self, dataset: FactorDataset):
+    def __init__(self, dataset: ImageSet):
         self.dataset = dataset
 
     def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
@@ -69,7 +69,7 @@ class _Batches:
 
 
 def batches(
-    dataset: FactorDataset,
+    dataset: ImageSet,
     order: Order,
     start: int,
     batch_size: int,

@@ -47,6 +47,7 @@ def train(
 def evaluate(
     run: tyro.conf.Positional[str],
     out: Path | None = None,
+    data: str = "",
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -55,12 +56,13 @@ def evaluate(
     Args:
         run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: where to write results.json and the unit-by-factor picture (default: the run folder, or runs/NAME)
+        data: rooms, dsprites or a published file such as 3dshapes.h5, in the place of what the model was trained on
         seed: seed of the scores
         device: cpu, cuda, mps or auto
     """
     from unweave.report.summary import evaluate_run
 
-    evaluate_run(run, _output(run, out), seed, device)
+    evaluate_run(run, _output(run, out), seed, device, data)
 
 
 def score(
@@ -130,7 +132,7 @@ def udr(codes: tyro.conf.Positional[tuple[Path, ...]], json: Path | None = None)
 def encode(
     run: tyro.conf.Positional[str],
     out: Path,
-    data: Literal["", "rooms", "dsprites"] = "",
+    data: str = "",
     device: str = "auto",
     batch_size: int = 256,
 ) -> None:
@@ -139,7 +141,7 @@ def encode(
     Args:
         run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: the file to write: .parquet or .npz
-        data: a data set other than the one that the model was trained on
+        data: rooms, dsprites, or a folder, zip or file of images, in the place of what the model was trained on
         device: cpu, cuda, mps or auto
         batch_size: images at a time
     """

@@ -14,14 +14,23 @@ from unweave.errors import require
 class DataConfig:
     name: Literal["rooms", "dsprites"] = "rooms"
     """The data set. Both are drawn on this machine, nothing is downloaded: `rooms` looks like Shapes3D."""
+    folder: str = ""
+    """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), or a published file
+    of Shapes3D (.h5), dSprites, MPI3D (.npz) or Cars3D (.tar.gz)."""
+    labels: str = ""
+    """Labels of your own images, a .csv with a first column of file names, or list_attr_celeba.txt. For scores only."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect."""
+    strict: bool = False
+    """Stop at the first picture that cannot be read. Otherwise it is skipped, and listed beside the stored images."""
     frozen: tuple[str, ...] = ()
     """Factors held at one value: `--data.frozen floor_hue=0 scale=4`. They leave the index and the scores."""
     held_out: float = 0.02
     """Part of the images, 0 to 0.5, that is never trained on; its loss is in the record. 0 switches it off."""
     cache: str = ""
-    """Folder for rendered images. Empty: the user's cache folder, which is named on screen."""
+    """Folder for stored images. Empty: the user's cache folder, which is named on screen."""
     cache_gb: float = 2.0
-    """Most disk space the rendered images may take; a larger set is drawn anew each time it is read."""
+    """Most disk space stored images may take. A larger set that is drawn is drawn anew each time it is read."""
 
     def __post_init__(self) -> None:
         require(0 <= self.held_out <= 0.5, f"data.held_out is {self.held_out}: choose a part from 0 to 0.5")

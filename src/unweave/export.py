@@ -1,5 +1,6 @@
 """The units of every image of a data set as one file: parquet for tables, npz for arrays."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unweave.config import DataConfig
-from unweave.data import open_dataset
-from unweave.data.base import FactorDataset
+from unweave.data import DATASETS, open_dataset
+from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.files import write_atomically
 from unweave.models.diffusion import Codes, DiffusionModel
@@ -33,16 +34,22 @@ def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int)
     say(f"wrote the units of {len(dataset):,} images to {out}")
 
 
-def data_config(model: DiffusionModel, name: str = "") -> DataConfig:
-    """The options of the data set called `name`, else of the one that the model was trained on."""
-    if name:
-        return DataConfig(name)  # pyright: ignore[reportArgumentType]
+def data_config(model: DiffusionModel, data: str = "") -> DataConfig:
+    """The options of the data set that `data` names, of the file or folder it is, else of the one trained on.
+
+    A file or folder is opened with the options that the model was trained with, frozen factors too.
+    """
+    if data in DATASETS:
+        return DataConfig(data)  # pyright: ignore[reportArgumentType]
+    if data:
+        require(Path(data).expanduser().exists(), f"data is {data!r}: choose {', '.join(DATASETS)}, or a path")
+        return replace(model.trained_on or DataConfig(), folder=data, labels="")
     require(model.trained_on is not None, "the model does not say what it was trained on: name a data set with --data")
     assert model.trained_on is not None
     return model.trained_on
 
 
-def _chunks(model: DiffusionModel, dataset: FactorDataset, batch_size: int):
+def _chunks(model: DiffusionModel, dataset: ImageSet, batch_size: int):
     """Yields (indices, codes, factors), some thousand images at a time, so that memory does not grow with the set."""
     with Display("encoding", len(dataset), "images") as display:
         for start in range(0, len(dataset), CHUNK):
@@ -51,7 +58,7 @@ def _chunks(model: DiffusionModel, dataset: FactorDataset, batch_size: int):
             display.update(start + len(rows))
 
 
-def _write_parquet(model: DiffusionModel, dataset: FactorDataset, path: Path, batch_size: int) -> None:
+def _write_parquet(model: DiffusionModel, dataset: ImageSet, path: Path, batch_size: int) -> None:
     writer: pq.ParquetWriter | None = None
     for rows, codes, factors in _chunks(model, dataset, batch_size):
         table = _table(rows, codes, factors, dataset.factor_names)
@@ -79,7 +86,7 @@ def _vectors(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
-def _write_npz(model: DiffusionModel, dataset: FactorDataset, path: Path, batch_size: int) -> None:
+def _write_npz(model: DiffusionModel, dataset: ImageSet, path: Path, batch_size: int) -> None:
     parts = list(_chunks(model, dataset, batch_size))
     arrays = {
         name: np.concatenate([getattr(codes, name) for _, codes, _ in parts])

@@ -24,7 +24,7 @@ from unweave import checkpoint
 from unweave.batches import Order, batches, split_rows
 from unweave.config import RunConfig, TrainConfig
 from unweave.data import open_dataset
-from unweave.data.base import FactorDataset
+from unweave.data.base import ImageSet
 from unweave.errors import UserError
 from unweave.models.diffusion import DiffusionModel, evaluating
 from unweave.models.folder import save_model
@@ -47,7 +47,7 @@ class Run:
     fabric: Fabric
     config: RunConfig
     folder: Path
-    dataset: FactorDataset
+    dataset: ImageSet
     rows: np.ndarray
     held_out: np.ndarray
     record: Record
@@ -77,7 +77,7 @@ def train(
     config: RunConfig,
     folder: Path,
     tell: Say = say,
-    dataset: FactorDataset | None = None,
+    dataset: ImageSet | None = None,
     on_save: OnSave | None = None,
 ) -> Path:
     """Trains, or goes on training, the run in `folder`; returns the folder of the model.
@@ -99,7 +99,7 @@ def _main(
     config: RunConfig,
     folder: Path,
     tell: Say,
-    dataset: FactorDataset | None,
+    dataset: ImageSet | None,
     on_save: OnSave | None,
 ) -> int:
     """One process's part of a run; returns the images seen."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.test_base import Toy
 from unweave.data.base import Frozen
-from unweave.data.cache import Cached, cached
+from unweave.data.cache import StoredGrid, cached
 from unweave.errors import UserError
 
 
@@ -17,7 +17,7 @@ def test_cached_images_are_the_drawn_ones(tmp_path):
     said = []
     toy = Toy()
     kept = cached(toy, tmp_path, 1.0, said.append)
-    assert isinstance(kept, Cached)
+    assert isinstance(kept, StoredGrid)
     assert str(tmp_path) in said[0]
     assert "at most 1 GB" in said[0]
     rows = np.array([59, 0, 7, 7])

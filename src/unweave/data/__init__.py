@@ -1,26 +1,36 @@
-"""Data sets with known factors; see `base.FactorDataset` for what each offers."""
+"""Data sets: drawn on this machine, published files, your own pictures; see `base` for what each offers."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from unweave.config import DataConfig
-from unweave.data.base import FactorDataset, Frozen, StateSpace
-from unweave.data.cache import cached, default_folder
+from unweave.data.base import FactorDataset, Frozen, ImageSet, StateSpace
+from unweave.data.cache import Stored, StoredGrid, cached, default_folder
 from unweave.data.dsprites import DSprites
+from unweave.data.labels import read_labels
+from unweave.data.pictures import ArraySource, FolderSource, ZipSource
+from unweave.data.published import open_published
 from unweave.data.rooms import Rooms
-from unweave.errors import require
+from unweave.data.store import Source, converted
+from unweave.errors import UserError, require
 
-__all__ = ["DSprites", "FactorDataset", "Frozen", "Rooms", "StateSpace", "open_dataset"]
+__all__ = ["DSprites", "FactorDataset", "Frozen", "ImageSet", "Rooms", "StateSpace", "open_dataset"]
 
 DATASETS = {"rooms": Rooms, "dsprites": DSprites}
 IMAGE_SIZES = (32, 64)
+SMALLEST_SIZE = 8
 
 
-def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> FactorDataset:
+def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> ImageSet:
     """The data set that the options name, with its frozen factors, from the cache where it fits there.
 
-    `say` is told what is written where. Raises `UserError` for unknown factors, values and image sizes.
+    A `FactorDataset` where the images are a whole grid of factors. `say` is told what is written where. Raises
+    `UserError` for unknown factors, values and image sizes, and for images that are missing or damaged.
     """
+    folder = Path(config.cache).expanduser() if config.cache else default_folder()
+    if config.folder:
+        return _open_own(config, image_size, folder, say)
+    require(not config.labels, f"data.labels is {config.labels}: labels belong to your own images, see data.folder")
     require(
         image_size in IMAGE_SIZES,
         f"model.image_size is {image_size}: {config.name} is drawn at {' or '.join(map(str, IMAGE_SIZES))} px",
@@ -28,4 +38,47 @@ def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]
     dataset: FactorDataset = DATASETS[config.name](image_size)
     if config.frozen:
         dataset = Frozen(dataset, config.frozen_values)
-    return cached(dataset, Path(config.cache) if config.cache else default_folder(), config.cache_gb, say)
+    return cached(dataset, folder, config.cache_gb, say)
+
+
+def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], None]) -> ImageSet:
+    """Images of `config.folder`, from their store."""
+    path = Path(config.folder).expanduser()
+    require(path.exists(), f"data.folder is {path}, which does not exist")
+    require(size >= SMALLEST_SIZE, f"model.image_size is {size}: must be at least {SMALLEST_SIZE}")
+    published = open_published(path, size)
+    source = published.source if published else _source(path, config, size)
+    store = converted(source, folder / f"{_plain(source.name)}-{size}px-{source.version}.npy", config, say)
+    if published:
+        require(not config.labels, f"data.labels is {config.labels}: {path} is a published set with its own labels")
+        say(f"{path} is {source.name}: {len(source):,} images, {' x '.join(map(str, published.space.sizes))}")
+        dataset = StoredGrid(source.name, source.version, published.space, store.path)
+        return Frozen(dataset, config.frozen_values) if config.frozen else dataset
+    if config.frozen:
+        say(f"{path} has no factors: {', '.join(config.frozen)} of data.frozen does not apply")
+    how = {"crop": "their middle square", "pad": "whole, on black bars", "stretch": "stretched to a square"}
+    say(f"{path}: images are taken {how[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
+    kept = store.kept(len(source))
+    labels = None
+    if config.labels:
+        names = [source.names[index] for index in kept] if isinstance(source, FolderSource | ZipSource) else None
+        labels = read_labels(Path(config.labels).expanduser(), names, len(kept))
+    return Stored(source.name, source.version, store.path, labels)
+
+
+def _source(path: Path, config: DataConfig, size: int) -> Source:
+    if path.is_dir():
+        return FolderSource(path, size, config.fit)
+    if path.suffix == ".zip":
+        return ZipSource(path, size, config.fit)
+    if path.suffix in (".npy", ".npz"):
+        return ArraySource(path, size, config.fit)
+    raise UserError(
+        f"data.folder is {path}: choose a folder or .zip of pictures, an .npy or .npz array, or a published file (.h5, "
+        f".npz, .tar.gz)"
+    )
+
+
+def _plain(name: str) -> str:
+    """A name that every file system takes."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]

@@ -13,7 +13,6 @@ class ArrayImages:
     name = "array"
     version = "0"
     factor_names: tuple[str, ...] = ()
-    factor_sizes: tuple[int, ...] = ()
 
     def __init__(self, array: np.ndarray):
         assert array.dtype == np.uint8
@@ -33,6 +32,3 @@ class ArrayImages:
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return np.zeros((len(indices), 0), np.int64)
-
-    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:  # noqa: ARG002
-        raise TypeError("images of an array have no factors")

@@ -4,11 +4,11 @@ n images, F factors, H W height and width.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
-from unweave.errors import require
+from unweave.errors import UserError, require
 
 
 class StateSpace:
@@ -57,16 +57,15 @@ def _integers(values: Sequence[int] | Sequence[Sequence[int]] | np.ndarray, what
     return array.astype(np.int64)
 
 
-class FactorDataset(Protocol):
-    """Images whose factors are known, one image for every combination of their values."""
+class ImageSet(Protocol):
+    """Images by number, with labels or without."""
 
     name: str
 
     @property
-    def factor_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def factor_sizes(self) -> tuple[int, ...]: ...
+    def factor_names(self) -> tuple[str, ...]:
+        """Names of the labels; empty where there are none."""
+        ...
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -85,8 +84,15 @@ class FactorDataset(Protocol):
         ...
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Indices (n,) -> int64 (n, F)."""
+        """Indices (n,) -> labels (n, F)."""
         ...
+
+
+class FactorDataset(ImageSet, Protocol):
+    """Images whose factors are known, one image for every combination of their values; `factors` are int64."""
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]: ...
 
     def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
         """Factors (n, F) -> int64 (n,)."""
@@ -115,6 +121,16 @@ class Grid:
 
     def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
         return self.space.index(factors)
+
+
+def require_grid(dataset: ImageSet) -> FactorDataset:
+    """The data set as one with a factor grid. Raises `UserError`, with the way round, for one without."""
+    if not isinstance(dataset, Grid):
+        raise UserError(
+            f"{dataset.name} is no grid of known factors, which these scores need: write its units with `unweave "
+            f"encode`, and score them with `unweave score` where there are labels"
+        )
+    return cast("FactorDataset", dataset)
 
 
 class Frozen(Grid):

@@ -1,4 +1,5 @@
-"""Rendered images kept on disk as one memory-mapped uint8 file, so that processes share them through the page cache."""
+"""Data sets read from one memory-mapped uint8 file, so that processes share them through the page cache, and the file
+of those that are drawn."""
 
 import hashlib
 import os
@@ -9,29 +10,48 @@ import numpy as np
 import platformdirs
 
 from unweave.data.base import FactorDataset, Grid, StateSpace
+from unweave.data.labels import Labels
+from unweave.data.store import Store
 from unweave.files import write_atomically
 
 CHUNK = 1024
 
 
-class Cached(Grid):
-    """A data set read from its file of rendered images; the file is opened again in each process."""
+class StoredGrid(Grid):
+    """A data set with a factor grid, read from its file of images; the file is opened again in each process."""
 
-    def __init__(self, dataset: FactorDataset, path: Path):
-        super().__init__(StateSpace(dataset.factor_names, dataset.factor_sizes))
-        self.name, self.version, self.image_shape = dataset.name, dataset.version, dataset.image_shape
-        self.path = path
-        self._pixels: np.ndarray | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_pixels": None}
+    def __init__(self, name: str, version: str, space: StateSpace, path: Path):
+        super().__init__(space)
+        self.name, self.version = name, version
+        self.store = Store(path)
+        self.image_shape = self.store.image_shape
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        rows = self.space.index(self.space.factors(indices))  # checks them
-        pixels = self._pixels
-        if pixels is None:
-            pixels = self._pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        return pixels[rows]
+        return self.store.pixels[self.space.index(self.space.factors(indices))]  # checks them
+
+
+class Stored:
+    """Images read from their file, with a table of labels or without: no grid."""
+
+    def __init__(self, name: str, version: str, path: Path, labels: Labels | None):
+        self.name, self.version, self.labels = name, version, labels
+        self.store = Store(path)
+        self.image_shape = self.store.image_shape
+        self._rows = StateSpace(("image",), (len(self.store.pixels),))
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        return self.labels.names if self.labels else ()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self.store.pixels[self._rows.factors(indices)[:, 0]]
+
+    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        rows = self._rows.factors(indices)[:, 0]
+        return self.labels.values[rows] if self.labels else np.zeros((len(rows), 0), np.int64)
 
 
 def default_folder() -> Path:
@@ -50,7 +70,7 @@ def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[
     key = hashlib.sha256(f"{dataset.name} {dataset.version} {dataset.image_shape}".encode()).hexdigest()[:12]
     path = folder / f"{dataset.name}-{dataset.image_shape[0]}px-{key}.npy"
     if _is_whole(path, dataset):
-        return Cached(dataset, path)
+        return _kept(dataset, path)
     size = f"{num_bytes / 1e6:,.0f} MB"
     if num_bytes > most_gb * 1e9:
         say(f"{dataset.name}: {len(dataset):,} images are drawn as needed (kept on disk they would take {size})")
@@ -58,7 +78,11 @@ def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[
     say(f"{dataset.name}: drawing {len(dataset):,} images once into {path} ({size}, at most {most_gb:g} GB are used)")
     remedy = "Choose another --data.cache, or --data.cache-gb 0 to draw images as needed."
     write_atomically(path, lambda fresh: _render(dataset, fresh), remedy)
-    return Cached(dataset, path)
+    return _kept(dataset, path)
+
+
+def _kept(dataset: FactorDataset, path: Path) -> StoredGrid:
+    return StoredGrid(dataset.name, dataset.version, StateSpace(dataset.factor_names, dataset.factor_sizes), path)
 
 
 def _is_whole(path: Path, dataset: FactorDataset) -> bool:

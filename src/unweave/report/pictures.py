@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unweave.data import open_dataset
-from unweave.data.base import FactorDataset
+from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.export import data_config
 from unweave.models.diffusion import DiffusionModel
@@ -27,7 +27,7 @@ class Studio:
     """A model, its data and the way to sample from it."""
 
     model: DiffusionModel
-    dataset: FactorDataset
+    dataset: ImageSet
     labels: list[str]
     steps: int
     seed: int

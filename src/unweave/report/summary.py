@@ -7,6 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from unweave.data import open_dataset
+from unweave.data.base import require_grid
 from unweave.evaluate import evaluate, write_results
 from unweave.export import data_config
 from unweave.models.folder import load
@@ -15,10 +16,10 @@ from unweave.report.figures import importance_figure
 from unweave.runtime import device as device_of
 
 
-def evaluate_run(run: str, out: Path, seed: int = 0, device: str = "auto") -> dict[str, Any]:
+def evaluate_run(run: str, out: Path, seed: int = 0, device: str = "auto", data: str = "") -> dict[str, Any]:
     """Scores a run, model folder or bundled model: `results.json`, `report/units.png` in `out`, a table on screen."""
     model = load(run, device_of(device))
-    dataset = open_dataset(data_config(model), model.config.image_size, say)
+    dataset = require_grid(open_dataset(data_config(model, data), model.config.image_size, say))
     results = evaluate(model, dataset, seed)
     write_results(results, out / "results.json")
     importance_figure(results, out / "report" / "units.png")

@@ -1,0 +1,84 @@
+"""Labels of your own images, from a table of file names."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from unweave.errors import UserError, require
+
+
+class Labels(NamedTuple):
+    """A table of labels, one row per image."""
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    """(n, F): numbers; words are numbered in their order."""
+
+
+def read_labels(path: Path, files: Sequence[str] | None, num: int) -> Labels:
+    """Labels from a .csv (a header; file names, then a column per label), or CelebA's list_attr_celeba.txt.
+
+    Rows are found by the image's path, or by its file name alone; rows of images that are not there are left out.
+    Where images have no names (`files` is None, an array) every column is a label and the rows are the images in
+    order. Raises `UserError`, naming the file and the column, for a table that cannot be read or does not fit.
+    """
+    table = _celeba(path) if path.suffix == ".txt" else _csv(path)
+    columns = table.column_names
+    if files is None:
+        require(table.num_rows == num, f"{path} has {table.num_rows:,} rows for {num:,} images: give one per image")
+        rows = np.arange(num)
+    else:
+        require(len(columns) >= 2, f"{path} has the columns {columns}: give file names, then a column per label")
+        rows = _rows_of(files, [str(name) for name in table[columns[0]].to_pylist()], path)
+        columns = columns[1:]
+    return Labels(tuple(columns), np.stack([_numbers(table[name], name, path)[rows] for name in columns], axis=1))
+
+
+def _rows_of(files: Sequence[str], listed: Sequence[str], path: Path) -> np.ndarray:
+    whole = {name: row for row, name in enumerate(listed)}
+    short = {PurePosixPath(name).name: row for row, name in enumerate(listed)}
+    found = [whole.get(name, short.get(PurePosixPath(name).name, -1)) for name in files]
+    missing = [name for name, row in zip(files, found) if row < 0]
+    require(
+        not missing,
+        f"{path} has no row for {missing[0] if missing else ''} ({len(missing):,} of {len(files):,} images have none): "
+        f"add them, or remove the images",
+    )
+    return np.array(found, np.int64)
+
+
+def _numbers(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
+    require(column.null_count == 0, f"{path} column {name!r} is empty in {column.null_count:,} rows: fill them")
+    values = column.to_numpy()
+    if values.dtype.kind in "biuf":
+        return values.astype(np.float64) if values.dtype.kind == "f" else values.astype(np.int64)
+    return np.unique(values.astype(str), return_inverse=True)[1]
+
+
+def _csv(path: Path) -> pa.Table:
+    try:
+        return pa_csv.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"data.labels is {path}, which does not exist") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from None
+
+
+def _celeba(path: Path) -> pa.Table:
+    """CelebA's own format: the number of images, the names of the attributes, then a file name and -1 or 1 for each."""
+    try:
+        count, names, *lines = path.read_text().splitlines()
+        rows = [line.split() for line in lines if line.strip()]
+        if int(count) != len(rows) or any(len(row) != 1 + len(names.split()) for row in rows):
+            raise ValueError(f"{count} images and {len(names.split())} attributes announced, not all there")
+        columns = list(zip(*rows))
+        values = [np.array(column, np.int64) for column in columns[1:]]
+    except FileNotFoundError:
+        raise UserError(f"data.labels is {path}, which does not exist") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as list_attr_celeba.txt ({error}): get it again") from None
+    return pa.table({"image": pa.array(columns[0]), **dict(zip(names.split(), values))})

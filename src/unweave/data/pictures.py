@@ -1,0 +1,227 @@
+"""Your own images: a folder or zip of picture files, or an array, each brought to one square size.
+
+Files are decoded by Pillow, which knows their formats; what is decided here is what to do with the odd ones.
+"""
+
+import hashlib
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from unweave.data.store import Skipped
+from unweave.errors import UserError, require
+
+Fit = Literal["crop", "pad", "stretch"]
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+MOST_BYTES = 256 * 2**20  # of one picture in a zip: more is no picture
+MOST_PIXELS = 2**27  # 134 million, 400 MB once decoded
+
+
+def read_picture(file: Path | IO[bytes], size: int, fit: Fit) -> np.ndarray:
+    """One picture file as uint8 (size, size, 3): upright by its EXIF, its first frame, transparent parts on white.
+
+    Raises `ValueError`, with a reason a person can act on, for anything that is no picture or a damaged one.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, below
+            with Image.open(file) as picture:
+                width, height = picture.size
+                if width * height > MOST_PIXELS:
+                    raise ValueError(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
+                return fitted(_as_rgb(ImageOps.exif_transpose(picture)), size, fit)
+    except Image.UnidentifiedImageError:
+        raise ValueError("not a picture") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    except (SyntaxError, EOFError, TypeError, KeyError, IndexError, zipfile.BadZipFile) as error:  # of damaged files
+        raise ValueError(f"damaged ({error})") from None
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture, np.float64)
+        values = values / 257 if values.max(initial=0) > 255 else values  # 16 bits to 8
+        return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def fitted(picture: Image.Image, size: int, fit: Fit) -> np.ndarray:
+    """An RGB picture as uint8 (size, size, 3). `crop` keeps the middle square, `pad` the whole on black bars,
+    `stretch` the whole at another aspect."""
+    square = (size, size)
+    if picture.size == square:
+        return np.asarray(picture)
+    if fit == "crop":
+        return np.asarray(ImageOps.fit(picture, square, Image.Resampling.LANCZOS))
+    if fit == "pad":
+        return np.asarray(ImageOps.pad(picture, square, Image.Resampling.LANCZOS, color="black"))
+    return np.asarray(picture.resize(square, Image.Resampling.LANCZOS))
+
+
+class _Files:
+    """What folders and zips share: names in one order, each read on its own."""
+
+    def __init__(self, path: Path, names: list[str], size: int, fit: Fit, key: str):
+        require(
+            len(names) > 0, f"{path} has no pictures: looked for {', '.join(ENDINGS)} in it and in the folders inside"
+        )
+        self.path, self.names, self.name = path, names, path.name
+        self.image_shape = (size, size, 3)
+        self.fit: Fit = fit
+        self.version = hashlib.sha256(f"{key}|{size}|{fit}".encode()).hexdigest()[:12]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
+        images, skipped = [], []
+        for index in range(start, stop):
+            try:
+                images.append(self.picture(index))
+            except ValueError as error:
+                skipped.append(Skipped(index, self.names[index], str(error)))
+        return np.stack(images) if images else np.zeros((0, *self.image_shape), np.uint8), skipped
+
+    def picture(self, index: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+class FolderSource(_Files):
+    """The pictures of a folder and of the folders in it, by their paths in alphabetical order; hidden ones left out."""
+
+    def __init__(self, path: Path, size: int, fit: Fit):
+        names = sorted(_walk(path))
+        stats = [_stat(path / name) for name in names]
+        super().__init__(path, names, size, fit, f"{path.resolve()}|{list(zip(names, stats))}")
+
+    def picture(self, index: int) -> np.ndarray:
+        return read_picture(self.path / self.names[index], self.image_shape[0], self.fit)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Paths below `folder`, with forward slashes. Links are followed, a folder that was seen is not entered again."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = os.path.realpath(root)
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if _is_picture(name):
+                yield Path(root, name).relative_to(folder).as_posix()
+
+
+def _is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and "__MACOSX" not in path.parts
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:  # a link to nothing: skipped when it is read
+        return (0, 0)
+    return found.st_size, found.st_mtime_ns
+
+
+class ZipSource(_Files):
+    """The pictures of a zip, in alphabetical order. Nothing is unpacked: paths in it lead nowhere."""
+
+    def __init__(self, path: Path, size: int, fit: Fit):
+        self._zip: zipfile.ZipFile | None = None
+        self.path = path
+        members = {item.filename: item for item in self._open().infolist() if _is_picture(item.filename)}
+        names = sorted(members)
+        super().__init__(path, names, size, fit, str([(name, members[name].CRC) for name in names]))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_zip": None}
+
+    def _open(self) -> zipfile.ZipFile:
+        if self._zip is None:
+            try:
+                self._zip = zipfile.ZipFile(self.path)
+            except (zipfile.BadZipFile, OSError) as error:
+                raise UserError(f"{self.path} is no zip that can be read ({error}): get it again") from None
+        return self._zip
+
+    def picture(self, index: int) -> np.ndarray:
+        archive, name = self._open(), self.names[index]
+        if archive.getinfo(name).file_size > MOST_BYTES:
+            raise ValueError(f"{archive.getinfo(name).file_size:,} bytes unpacked, more than {MOST_BYTES:,}")
+        try:
+            with archive.open(name) as file:
+                return read_picture(file, self.image_shape[0], self.fit)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, unknown packing
+            raise ValueError(str(error)) from None
+
+
+class ArraySource:
+    """A uint8 array (n, H, W), (n, H, W, 1) or (n, H, W, 3) of an .npy file, or of an .npz with one such array."""
+
+    def __init__(self, path: Path, size: int, fit: Fit):
+        self.path, self.name = path, path.name
+        self.fit: Fit = fit
+        self.image_shape = (size, size, 3)
+        self.array = _read_array(path)
+        shape = self.array.shape
+        good = self.array.ndim == 3 or (self.array.ndim == 4 and shape[3] in (1, 3))
+        require(
+            good and self.array.size > 0,
+            f"{path} has an array of shape {shape}: images are (n, H, W), (n, H, W, 1) or (n, H, W, 3), n at least 1",
+        )
+        require(
+            self.array.dtype == np.uint8, f"{path} has an array of {self.array.dtype}: images are uint8, from 0 to 255"
+        )
+        found = path.stat()
+        key = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}|{size}|{fit}"
+        self.version = hashlib.sha256(key.encode()).hexdigest()[:12]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
+        return resized(np.asarray(self.array[start:stop]), self.image_shape[0], self.fit), []
+
+
+def resized(images: np.ndarray, size: int, fit: Fit = "stretch") -> np.ndarray:
+    """uint8 images (n, H, W), (n, H, W, 1) or (n, H, W, 3) as (n, size, size, 3).
+
+    A whole number of times as large, a pixel is the mean of those it covers, as the drawn data sets do it.
+    """
+    images = images[..., None] if images.ndim == 3 else images
+    num, height, width, channels = images.shape
+    times = height // size
+    if height == width == times * size:
+        sums = images.reshape(num, size, times, size, times, channels).sum(axis=(2, 4), dtype=np.uint32)
+        images = ((sums + times**2 // 2) // times**2).astype(np.uint8)
+        return np.repeat(images, 3, axis=3) if channels == 1 else images
+    rgb = np.repeat(images, 3, axis=3) if channels == 1 else images
+    found = [fitted(Image.fromarray(image), size, fit) for image in rgb]
+    return np.stack(found) if found else np.zeros((0, size, size, 3), np.uint8)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        names = found.files if len(found.files) == 1 else [name for name in found.files if name == "images"]
+        require(len(names) == 1, f"{path} has the arrays {found.files}: call the images `images`")
+        return found[names[0]]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as an array ({str(error).splitlines()[0]}): get it again") from None

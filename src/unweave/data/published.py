@@ -1,0 +1,253 @@
+"""The files in which data sets with known factors are published, read a part at a time, in the order of their factors.
+
+Formats: method section 10. Nothing is unpacked to disk and nothing in a file is executed.
+"""
+
+import hashlib
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import h5py
+import numpy as np
+import scipy.io
+
+from unweave.data.base import StateSpace
+from unweave.data.pictures import resized
+from unweave.data.store import BLOCK, Skipped, Source
+from unweave.errors import UserError, require
+
+SHAPES3D = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
+DSPRITES = ("color", "shape", "scale", "orientation", "pos_x", "pos_y")
+MPI3D = ("object_color", "shape", "size", "camera_height", "background_color", "horizontal_axis", "vertical_axis")
+MPI3D_SIZES = {  # by the number of images; the toy, realistic and real sets share a grid
+    1_036_800: (6, 6, 2, 3, 3, 40, 40),
+    460_800: (4, 4, 2, 3, 3, 40, 40),  # the complex set
+}
+CARS3D = ("elevation", "azimuth", "object_type")
+
+
+class Published(NamedTuple):
+    """A file of a known layout: its images, and the grid whose cells they are."""
+
+    source: Source
+    space: StateSpace
+
+
+def open_published(path: Path, size: int) -> Published | None:
+    """A published data set, told by its contents, at `size` px; None for a file that is none of them.
+
+    Shapes3D (.h5: `images`, `labels`), dSprites (.npz: `imgs`, `latents_classes`), MPI3D (.npz: `images`, as many as
+    the grid has), Cars3D (the .tar.gz, or the folder of its .mat files). The grid's sizes are those that the labels
+    show; a factor with one value is left out. Raises `UserError` for a file that is cut short, is something else under
+    that name, or whose labels are no grid in order.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.mat"))
+        return _cars3d(path, [(item.name, item.read_bytes) for item in files], size) if files else None
+    _refuse_web_page(path)
+    if path.suffix in (".h5", ".hdf5"):
+        return _shapes3d(path, size)
+    if path.suffix == ".npz":
+        return _dsprites_or_mpi3d(path, size)
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        return _cars3d_tar(path, size)
+    return None
+
+
+def _refuse_web_page(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    require(
+        not start.startswith((b"<!doctype", b"<html", b"<?xml")),
+        f"{path} ({path.stat().st_size:,} bytes) is a web page, not data: a download that failed. Get it again",
+    )
+
+
+class _Part:
+    """What the sources here share: a version from the file, and a size."""
+
+    def __init__(self, path: Path, name: str, num: int, size: int):
+        self.path, self.name, self.num = path, name, num
+        self.image_shape = (size, size, 3)
+        found = path.stat()
+        key = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}|{size}"
+        self.version = hashlib.sha256(key.encode()).hexdigest()[:12]
+
+    def __len__(self) -> int:
+        return self.num
+
+
+def grid_of(labels: np.ndarray, names: tuple[str, ...], path: Path) -> StateSpace:
+    """The grid whose cells, in order, have `labels` (n, F). Raises `UserError` where they are none."""
+    require(
+        labels.ndim == 2 and labels.shape[1] == len(names),
+        f"{path} has labels of shape {labels.shape}: should be (images, {len(names)}), for {', '.join(names)}",
+    )
+    columns = [np.unique(column, return_inverse=True) for column in labels.T]
+    space = StateSpace(names, [len(values) for values, _ in columns])
+    ordered = len(space) == len(labels) and np.array_equal(
+        np.stack([place for _, place in columns], axis=1), space.factors(np.arange(len(space)))
+    )
+    grid = " x ".join(map(str, space.sizes))
+    require(ordered, f"{path} has {len(labels):,} labels, which are not the grid {grid} in order: get the file again")
+    free = [column for column, size in enumerate(space.sizes) if size > 1]
+    require(len(free) > 0, f"{path} has one image: a data set needs several")
+    return StateSpace([names[column] for column in free], [space.sizes[column] for column in free])
+
+
+def _shapes3d(path: Path, size: int) -> Published:
+    try:
+        with h5py.File(path, "r") as file:
+            images, labels = file.get("images"), file.get("labels")
+            if not isinstance(images, h5py.Dataset) or not isinstance(labels, h5py.Dataset):
+                raise UserError(f"{path} has {sorted(file)}: Shapes3D has `images` and `labels`")
+            shape, dtype, labels = images.shape, images.dtype, labels[:]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as HDF5 ({str(error).splitlines()[0]}): get it again") from None
+    _check_pixels(path, "images", shape, dtype, len(labels))
+    return Published(_H5Images(path, "shapes3d", len(labels), size), grid_of(labels, SHAPES3D, path))
+
+
+def _check_pixels(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, num: int) -> None:
+    good = len(shape) in (3, 4) and shape[0] == num and (len(shape) == 3 or shape[3] == 3) and dtype == np.uint8
+    wanted = f"uint8 ({num}, height, width, 3), one image per row of labels"
+    require(good, f"{path} has `{name}` {dtype} {shape}: should be {wanted}")
+
+
+class _H5Images(_Part):
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
+        try:
+            with h5py.File(self.path, "r") as file:
+                images = file["images"]
+                assert isinstance(images, h5py.Dataset)
+                return resized(images[start:stop], self.image_shape[0]), []
+        except OSError as error:
+            raise UserError(f"{self.path} is damaged ({str(error).splitlines()[0]}): get it again") from None
+
+
+def _dsprites_or_mpi3d(path: Path, size: int) -> Published | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            if {"imgs", "latents_classes"} <= names:
+                with archive.open("latents_classes.npy") as file:
+                    labels = np.lib.format.read_array(file, allow_pickle=False)
+                shape, dtype = _header(archive, "imgs")
+                _check_pixels(path, "imgs", shape, dtype, len(labels))
+                pixels = _NpzImages(path, "dsprites", "imgs", len(labels), size, brightest=1)
+                return Published(pixels, grid_of(labels, DSPRITES, path))
+            if "images" in names:
+                shape, dtype = _header(archive, "images")
+                if shape[0] in MPI3D_SIZES:
+                    _check_pixels(path, "images", shape, dtype, shape[0])
+                    pixels = _NpzImages(path, "mpi3d", "images", shape[0], size)
+                    return Published(pixels, StateSpace(MPI3D, MPI3D_SIZES[shape[0]]))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as .npz ({str(error).splitlines()[0]}): get it again") from None
+    return None
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    with archive.open(f"{name}.npy") as file:
+        return _read_header(file)
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read(file)
+    if fortran_order or dtype.hasobject:
+        raise ValueError("an array of objects, or in Fortran order")
+    return shape, dtype
+
+
+class _NpzImages(_Part):
+    """An array in an .npz, read as a stream: it is compressed, and whole it may not fit into memory."""
+
+    def __init__(self, path: Path, name: str, member: str, num: int, size: int, brightest: int = 255):
+        super().__init__(path, name, num, size)
+        self.member, self.brightest = member, brightest
+        self._stream: IO[bytes] | None = None
+        self._place, self._shape = 0, (0,)
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
+        try:
+            if self._stream is None:
+                archive = zipfile.ZipFile(self.path)  # open until all of it was read
+                self._stream = archive.open(f"{self.member}.npy")
+                shape, _ = _read_header(self._stream)
+                self._place, self._shape = 0, shape[1:]
+            self._take(start - self._place)
+            return resized(self._take(stop - start) * np.uint8(255 // self.brightest), self.image_shape[0]), []
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            raise UserError(f"{self.path} is damaged ({str(error).splitlines()[0]}): get it again") from None
+
+    def _take(self, num: int) -> np.ndarray:
+        """The next images of the stream."""
+        assert self._stream is not None
+        assert num >= 0
+        parts = []
+        for first in range(0, num, BLOCK):
+            count = min(BLOCK, num - first) * int(np.prod(self._shape))
+            found = self._stream.read(count)
+            if len(found) < count:
+                raise EOFError("it ends too early")
+            parts = [found] if num > BLOCK else [*parts, found]  # what is skipped is not kept
+            self._place += count // int(np.prod(self._shape))
+        pixels = np.frombuffer(b"".join(parts), np.uint8)
+        return pixels.reshape(-1, *self._shape)
+
+
+def _cars3d_tar(path: Path, size: int) -> Published:
+    try:
+        with tarfile.open(path) as archive:
+            members = sorted((m for m in archive if m.isfile() and m.name.endswith(".mat")), key=lambda m: m.name)
+            require(len(members) > 0, f"{path} has no .mat files: Cars3D is a tar of them")
+            files = [(m.name, lambda m=m: _member(archive, m)) for m in members]
+            return _cars3d(path, files, size)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{path} cannot be read as tar ({str(error).splitlines()[0]}): get it again") from None
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
+def _cars3d(path: Path, files: Sequence[tuple[str, Callable[[], bytes]]], size: int) -> Published:
+    """Each file is a car: `im` (H, W, 3, azimuths, elevations). The cars vary fastest, then the azimuth."""
+    cars: list[np.ndarray] = []
+    for name, read in files:
+        try:
+            pixels = scipy.io.loadmat(io.BytesIO(read()), variable_names=["im"])["im"]
+        except (ValueError, KeyError, TypeError, NotImplementedError, zlib.error) as error:
+            raise UserError(f"{path}: {name} is no car with an array `im` ({error}): get it again") from None
+        good = pixels.ndim == 5 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+        require(good, f"{path}: {name} has `im` {pixels.dtype} {pixels.shape}: should be uint8 (H, W, 3, 24, 4)")
+        views = pixels.transpose(4, 3, 0, 1, 2)  # (elevations, azimuths, H, W, 3)
+        small = resized(views.reshape(-1, *views.shape[2:]), size).reshape(*views.shape[:2], size, size, 3)
+        require(
+            not cars or small.shape == cars[0].shape,
+            f"{path}: {name} has {small.shape[:2]} views, the first car {cars[0].shape[:2] if cars else ()}",
+        )
+        cars.append(small)
+    sizes = (*cars[0].shape[:2], len(cars))
+    source = _Held(path, "cars3d", np.stack(cars, axis=2).reshape(-1, size, size, 3))
+    return Published(source, StateSpace(CARS3D, sizes))
+
+
+class _Held(_Part):
+    """Images in memory: a set that is small once it has the size that was asked for."""
+
+    def __init__(self, path: Path, name: str, pixels: np.ndarray):
+        super().__init__(path, name, len(pixels), pixels.shape[1])
+        self.pixels = pixels
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
+        return self.pixels[start:stop], []

@@ -1,0 +1,98 @@
+"""From a folder of pictures to a trained model, its units and its pictures; and a trained model on a published file."""
+
+import json
+
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import unweave
+from unweave.cli import main
+from unweave.data import Rooms
+from unweave.data.base import StateSpace
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Forty rooms as pictures of another size and aspect, and one file that is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    rooms = Rooms(64).images(np.random.default_rng(0).integers(480_000, size=40))
+    for number, image in enumerate(rooms):
+        Image.fromarray(image).resize((96, 80)).save(folder / f"{number:02}.jpg")
+    (folder / "99.jpg").write_bytes(b"")
+    rows = [f"{number:02}.jpg,{number % 2}" for number in range(40)]
+    (folder / "labels.csv").write_text("\n".join(["file,odd", *rows, "99.jpg,0"]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(photos, cache, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "run"
+    options = ["--data.cache", str(cache), "--data.labels", str(photos / "labels.csv"), "--train.images", "640"]
+    assert main(["train", "tiny", "--run", str(folder), "--data.folder", str(photos), *options]) == 0
+    return folder
+
+
+def test_units_of_every_picture_and_what_can_be_said_of_them(run, tmp_path, capsys):
+    codes = tmp_path / "codes.parquet"
+    assert main(["encode", str(run), "--out", str(codes), "--device", "cpu"]) == 0
+    table = pq.read_table(codes)
+    assert table["index"].to_pylist() == list(range(40))
+    assert table["odd"].to_pylist() == [number % 2 for number in range(40)]
+    assert main(["score", str(codes), "--metrics", "mig,tad"]) == 0
+    assert main(["evaluate", str(run)]) == 2
+    assert "is no grid of known factors" in capsys.readouterr().err
+    assert main(["swap", str(run), "--out", str(tmp_path), "--pairs", "2", "--steps", "2", "--device", "cpu"]) == 0
+    assert (tmp_path / "swap.png").stat().st_size > 1_000
+
+
+def test_pictures_elsewhere_are_encoded_by_path(run, photos, tmp_path):
+    codes = tmp_path / "codes.npz"
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "one.jpg").write_bytes((photos / "07.jpg").read_bytes())
+    assert main(["encode", str(run), "--data", str(tmp_path / "more"), "--out", str(codes), "--device", "cpu"]) == 0
+    assert main(["encode", str(run), "--out", str(tmp_path / "all.npz"), "--device", "cpu"]) == 0
+    one, every = (np.load(path)["scalars"] for path in (codes, tmp_path / "all.npz"))
+    assert one.shape == (1, every.shape[1])
+    np.testing.assert_allclose(one[0], every[7], atol=1e-5)
+
+
+def test_a_run_on_rooms_is_scored_on_a_file_in_the_layout_of_shapes3d(tiny_run, tmp_path):
+    """Its frozen factors choose the same part of the file; with the same pixels there the scores are the same."""
+    rooms, sizes = Rooms(32), (2, 6, 10, 5, 4, 8)
+    space = StateSpace(rooms.factor_names, sizes)
+    factors = space.factors(np.arange(len(space)))
+    images = np.zeros((len(space), 32, 32, 3), np.uint8)
+    frozen = (factors[:, [0, 1, 3, 5]] == [0, 5, 4, 7]).all(axis=1)
+    images[frozen] = rooms.images(rooms.index(factors[frozen]))
+    with h5py.File(tmp_path / "3dshapes.h5", "w") as file:
+        file.create_dataset("images", data=images, compression="gzip", compression_opts=1, chunks=(256, 32, 32, 3))
+        file["labels"] = factors.astype(float)
+    found = []
+    for data in ([], ["--data", str(tmp_path / "3dshapes.h5")]):
+        out = tmp_path / f"out{len(found)}"
+        assert main(["evaluate", str(tiny_run), "--out", str(out), "--device", "cpu", *data]) == 0
+        found.append(json.loads((out / "results.json").read_text()))
+    assert found[1]["data"]["name"] == "shapes3d"
+    assert found[1]["scores"] == found[0]["scores"]
+
+
+def test_what_a_model_of_own_pictures_says_it_was_trained_on(run, photos):
+    trained_on = unweave.load(run).trained_on
+    assert trained_on.folder == str(photos)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["encode", "RUN", "--data", "none.zip", "--out", "codes.npz"], "data is 'none.zip': choose rooms, dsprites"),
+        (["train", "tiny", "--run", "NEW", "--data.folder", "nowhere"], "data.folder is nowhere, which does not exist"),
+        (["train", "tiny", "--run", "NEW", "--data.labels", "a.csv"], "labels belong to your own images"),
+    ],
+)
+def test_mistakes_are_named(run, tmp_path, arguments, words, capsys):
+    places = {"RUN": str(run), "NEW": str(tmp_path / "new"), "codes.npz": str(tmp_path / "codes.npz")}
+    assert main([places.get(word, word) for word in arguments]) == 2
+    assert words in capsys.readouterr().err
