@@ -12,6 +12,7 @@ import unweave
 from unweave.cli import main
 from unweave.data import Rooms
 from unweave.data.base import StateSpace
+from unweave.report.dataset import _walk
 
 
 @pytest.fixture(scope="module")
@@ -95,4 +96,33 @@ def test_what_a_model_of_own_pictures_says_it_was_trained_on(run, photos):
 def test_mistakes_are_named(run, tmp_path, arguments, words, capsys):
     places = {"RUN": str(run), "NEW": str(tmp_path / "new"), "codes.npz": str(tmp_path / "codes.npz")}
     assert main([places.get(word, word) for word in arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_data_set_is_checked_and_shown(photos, cache, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    arguments = ["data", "check", str(photos), "--size", "32", "--cache", str(cache), "--sheet", str(sheet)]
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert "40 images of 32 px" in said
+    assert "none known" in said
+    assert np.asarray(Image.open(sheet).convert("L")).std() > 20
+    assert main(["data", "list"]) == 0
+    listed = capsys.readouterr().err
+    assert all(name in listed for name in ("rooms", "dsprites", "Shapes3D", "MPI3D", "Cars3D"))
+
+
+def test_a_grid_is_shown_factor_by_factor():
+    """Each row of a factor goes from its first to its last value, the others held."""
+    space = StateSpace(("a", "b"), (4, 15))
+    rows = _walk(space, [2, 7], 1)
+    assert space.factors(rows)[[0, -1]].tolist() == [[2, 0], [2, 14]]
+    assert (space.factors(rows)[:, 0] == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [([], "name what to check"), (["nowhere"], "'nowhere' is no data set and no path")]
+)
+def test_what_cannot_be_checked(arguments, words, capsys):
+    assert main(["data", "check", *arguments]) == 2
     assert words in capsys.readouterr().err

@@ -44,6 +44,34 @@ def train(
     _say(f"trained; the model is in {model}. Next: unweave evaluate {run}")
 
 
+def data(
+    action: tyro.conf.Positional[Literal["list", "check"]],
+    what: tyro.conf.Positional[str] = "",
+    size: int = 64,
+    sheet: Path | None = None,
+    cache: str = "",
+) -> None:
+    """What data sets there are, and whether one is whole.
+
+    `unweave data list`; `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads all
+    of it and says how many images and factors it has, what was skipped, or what is wrong with it.
+
+    Args:
+        action: list the sets that are known, or check one
+        what: rooms, dsprites, a folder or zip of pictures, an array, or a published file
+        size: pixels per side that the images are brought to
+        sheet: file for a picture of some of the images, and of each factor over its values
+        cache: folder for the stored images (default: the user's cache folder)
+    """
+    from unweave.report.dataset import describe, list_datasets
+
+    if action == "list":
+        list_datasets()
+    else:
+        require(bool(what), "name what to check: unweave data check 3dshapes.h5")
+        describe(what, size, sheet, cache)
+
+
 def evaluate(
     run: tyro.conf.Positional[str],
     out: Path | None = None,
@@ -225,6 +253,7 @@ def convert(checkpoint: tyro.conf.Positional[Path], folder: tyro.conf.Positional
 
 COMMANDS = {
     "train": train,
+    "data": data,
     "evaluate": evaluate,
     "score": score,
     "udr": udr,
