@@ -134,6 +134,8 @@ def test_other_scores_are_the_suite_s(results, model, dataset):
         assert found["other_scores"][protocol]["mig"] == pytest.approx(suite.scores[0].value, abs=5e-3)
         assert found["other_scores"][protocol]["sap"] == pytest.approx(suite.scores[1].value, abs=5e-3)
     assert "dci" not in found["other_scores"]["robust"]
+    few = found["other_scores"]["official"]["downstream_accuracy_with_10000_labels"]
+    assert few == pytest.approx(found["scores"]["dci_informativeness"], abs=1e-12)  # the same trees on the same rows
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder has other places elsewhere")

@@ -122,9 +122,15 @@ def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet
 
 
 def other_scores(codes: np.ndarray, sizes: tuple[int, ...], protocol: Protocol, seed: int) -> dict[str, Any]:
-    """Every other score of codes (images, N) of a full grid, by name, with its notes; null where it is not defined."""
-    found = score_grid(codes, sizes, metrics=OTHERS, protocol=protocol, seed=seed)
-    names = [one.metric if one.name == "score" else f"{one.metric}_{one.name}" for one in found.scores]
+    """Every other score of codes (images, N) of a full grid, by name, with its notes; null where it is not defined.
+
+    Downstream efficiency, which is the same under both protocols, stands with `official` only.
+    """
+    metrics = (*OTHERS, "downstream") if protocol == "official" else OTHERS
+    found = score_grid(codes, sizes, metrics=metrics, protocol=protocol, seed=seed)
+    names = [
+        one.metric if one.name == "score" else f"{one.metric}_{one.name}".replace(" ", "_") for one in found.scores
+    ]
     values = [None if math.isnan(one.value) else one.value for one in found.scores]
     return {**dict(zip(names, values)), "notes": list(found.notes)}
 

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 
 import numpy as np
@@ -103,3 +105,23 @@ def test_damaged_store_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"numbers\.npy is damaged .*delete it"):
         converted(Numbers(), path, DataConfig(), [].append)
+
+
+def test_full_disk_is_said_and_the_next_call_goes_on(tmp_path):
+    path = tmp_path / "numbers.npy"
+    limit = 128 + BLOCK * 48 + 4_000  # bytes of one file: the first block fits
+    code = f"""
+import pathlib, resource, signal
+from tests.data.test_store import Numbers, converted, DataConfig
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+converted(Numbers(), pathlib.Path({str(path)!r}), DataConfig(), print)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert f"cannot write {path}" in ended.stderr
+    assert "the same command again goes on from there" in ended.stderr
+    assert not path.exists()
+    source = Numbers()
+    np.testing.assert_array_equal(converted(source, path, DataConfig(), [].append).pixels, picture(GOOD))
+    assert source.asked[0][0] == BLOCK
