@@ -281,7 +281,7 @@ def draw_curves(results: list[dict[str, Any]], path: Path) -> None:
     axes[1, 1].set(xlabel="minutes on one core", xlim=(0, None))
     for axis in axes.flat:
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8, loc="lower right")
+    axes[1, 0].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="lower left")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
