@@ -11,27 +11,17 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
-import time
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from sklearn.decomposition import PCA
 
 import record
-from dci import SIZES, compare_one_factor, representation
+from dci import SIZES, compare_one_factor, representation, timed
 from unweave.metrics import cell_index, factor_vae_score, sample_rows
 from unweave.metrics.suite import METRICS, one_number_per_unit, score_grid
 
 NUM_UNITS, TOKEN_DIM = 20, 32
 SKLEARN_UNITS = 2
 DCI_FACTOR = 4  # the one with fewest values, the quickest for scikit-learn
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
 
 
 def main() -> None:

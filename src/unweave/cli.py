@@ -152,6 +152,7 @@ def udr(codes: tyro.conf.Positional[tuple[Path, ...]], json: Path | None = None)
     from unweave.files import write_text
 
     found = scoring.agree(codes)
+    scoring.show_agreement(found, codes)
     if json is not None:
         write_text(json, scoring.agreement_as_json(found, codes))
         _say(f"wrote {json}")

@@ -127,9 +127,13 @@ def show(scored: Scored, codes: Path) -> None:
 
 
 def agree(paths: Sequence[Path]) -> UDRResult:
-    """UDR of the codes in several files, shown as a table, the best first. Raises `UserError` as `udr` does."""
+    """UDR of the codes in several files. Raises `UserError` as `udr` does, and where a file cannot be read."""
     require(len(paths) >= 2, f"{len(paths)} files of codes: give those of at least two models")
-    found = udr([one_number_per_unit(read_codes(path)) for path in paths])
+    return udr([one_number_per_unit(read_codes(path)) for path in paths])
+
+
+def show_agreement(found: UDRResult, paths: Sequence[Path]) -> None:
+    """Prints the models, the best first, and every note."""
     table = Table(title="agreement with the other models (UDR)", title_justify="left")
     table.add_column("model")
     table.add_column("score", justify="right")
@@ -138,7 +142,6 @@ def agree(paths: Sequence[Path]) -> UDRResult:
     console.print(table)
     for note in found.notes:
         say(f"note: {note}")
-    return found
 
 
 def agreement_as_json(found: UDRResult, paths: Sequence[Path]) -> str:

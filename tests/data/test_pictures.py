@@ -96,6 +96,19 @@ def test_zip_gives_what_the_folder_gave_and_unpacks_nothing(folder, tmp_path):
     assert 'bomb.png,"314,572,800 bytes unpacked' in next((tmp_path / "cache").glob("*.skipped.csv")).read_text()
 
 
+def test_damaged_member_of_a_zip_is_skipped(tmp_path):
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in ("a.bmp", "b.bmp"):
+            file.writestr(name, as_file(Image.new("RGB", (64, 64), "red"), "bmp").getvalue())
+        place = file.getinfo("a.bmp").header_offset + 30 + len("a.bmp")
+    content = bytearray(archive.read_bytes())
+    content[place : place + 12] = b"\xff" * 12  # no deflate stream begins so
+    archive.write_bytes(content)
+    assert len(opened(archive, tmp_path / "cache")) == 1
+    assert "a.bmp" in next((tmp_path / "cache").glob("*.skipped.csv")).read_text()
+
+
 def test_arrays(tmp_path):
     images = np.stack([colours(seed, 32, 32) for seed in range(3)])
     np.save(tmp_path / "a.npy", images)

@@ -118,6 +118,31 @@ def test_cars3d_from_tar_and_from_folder(tmp_path):
             np.testing.assert_array_equal(dataset.images(row)[0], car(which)[..., azimuth, elevation])
 
 
+def test_cars_are_decoded_once_and_a_changed_one_is_seen(tmp_path, monkeypatch):
+    folder = tmp_path / "cars"
+    folder.mkdir()
+    for seed in range(4):
+        (folder / f"car_{seed}.mat").write_bytes(mat(car(seed)))
+    calls, decode = [], scipy.io.loadmat
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *words, **more: calls.append(1) or decode(*words, **more))
+    opened(folder, tmp_path / "cache", 32)
+    calls.clear()
+    opened(folder, tmp_path / "cache", 32)
+    assert len(calls) == 1  # the first car, for the numbers of views
+    (folder / "car_2.mat").write_bytes(mat(car(9)))
+    dataset = opened(folder, tmp_path / "cache", 32)
+    np.testing.assert_array_equal(dataset.images(dataset.index([[1, 3, 2]]))[0], car(9)[..., 3, 1])
+
+
+def test_cars_with_other_views_are_named(tmp_path):
+    folder = tmp_path / "cars"
+    folder.mkdir()
+    (folder / "a.mat").write_bytes(mat(car(0)))
+    (folder / "b.mat").write_bytes(mat(car(1)[..., :1]))
+    with pytest.raises(UserError, match=r"car 1 has \(1, 4\) views, the first \(2, 4\)"):
+        opened(folder, tmp_path / "cache", 32)
+
+
 class Shout:
     """A pickle of this would run code."""
 
@@ -170,7 +195,7 @@ def bad_files(folder):
         ("damaged.npz", "cannot be read as .npz"),
         ("empty.tar.gz", r"has no \.mat files"),
         ("text.tar.gz", r"car\.mat is no car"),
-        ("cut.tar.gz", "cannot be read as tar"),
+        ("cut.tar.gz", "cannot be read"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, words, capsys):

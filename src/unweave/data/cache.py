@@ -1,7 +1,6 @@
 """Data sets read from one memory-mapped uint8 file, so that processes share them through the page cache, and the file
 of those that are drawn."""
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import platformdirs
 
 from unweave.data.base import FactorDataset, Grid, StateSpace
 from unweave.data.labels import Labels
-from unweave.data.store import Store
+from unweave.data.store import Store, fingerprint
 from unweave.files import write_atomically
 
 CHUNK = 1024
@@ -67,7 +66,7 @@ def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[
     the folder cannot be written.
     """
     num_bytes = len(dataset) * int(np.prod(dataset.image_shape))
-    key = hashlib.sha256(f"{dataset.name} {dataset.version} {dataset.image_shape}".encode()).hexdigest()[:12]
+    key = fingerprint(f"{dataset.name} {dataset.version} {dataset.image_shape}")
     path = folder / f"{dataset.name}-{dataset.image_shape[0]}px-{key}.npy"
     if _is_whole(path, dataset):
         return _kept(dataset, path)

@@ -3,10 +3,11 @@
 Files are decoded by Pillow, which knows their formats; what is decided here is what to do with the odd ones.
 """
 
-import hashlib
 import os
 import warnings
 import zipfile
+import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
@@ -14,7 +15,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from unweave.data.store import Skipped
+from unweave.data.store import Skipped, file_identity, fingerprint
 from unweave.errors import UserError, require
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -42,7 +43,15 @@ def read_picture(file: Path | IO[bytes], size: int, fit: Fit) -> np.ndarray:
         raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
-    except (SyntaxError, EOFError, TypeError, KeyError, IndexError, zipfile.BadZipFile) as error:  # of damaged files
+    except (
+        SyntaxError,
+        EOFError,
+        TypeError,
+        KeyError,
+        IndexError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:  # of damaged files
         raise ValueError(f"damaged ({error})") from None
 
 
@@ -70,7 +79,7 @@ def fitted(picture: Image.Image, size: int, fit: Fit) -> np.ndarray:
     return np.asarray(picture.resize(square, Image.Resampling.LANCZOS))
 
 
-class _Files:
+class _Files(ABC):
     """What folders and zips share: names in one order, each read on its own."""
 
     def __init__(self, path: Path, names: list[str], size: int, fit: Fit, key: str):
@@ -80,7 +89,7 @@ class _Files:
         self.path, self.names, self.name = path, names, path.name
         self.image_shape = (size, size, 3)
         self.fit: Fit = fit
-        self.version = hashlib.sha256(f"{key}|{size}|{fit}".encode()).hexdigest()[:12]
+        self.version = fingerprint(key, size, fit)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -94,8 +103,9 @@ class _Files:
                 skipped.append(Skipped(index, self.names[index], str(error)))
         return np.stack(images) if images else np.zeros((0, *self.image_shape), np.uint8), skipped
 
+    @abstractmethod
     def picture(self, index: int) -> np.ndarray:
-        raise NotImplementedError
+        """One picture. Raises `ValueError`, with the reason, where it cannot be read."""
 
 
 class FolderSource(_Files):
@@ -103,8 +113,7 @@ class FolderSource(_Files):
 
     def __init__(self, path: Path, size: int, fit: Fit):
         names = sorted(_walk(path))
-        stats = [_stat(path / name) for name in names]
-        super().__init__(path, names, size, fit, f"{path.resolve()}|{list(zip(names, stats))}")
+        super().__init__(path, names, size, fit, str([file_identity(path / name) for name in names]))
 
     def picture(self, index: int) -> np.ndarray:
         return read_picture(self.path / self.names[index], self.image_shape[0], self.fit)
@@ -130,44 +139,27 @@ def _is_picture(name: str) -> bool:
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and "__MACOSX" not in path.parts
 
 
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:  # a link to nothing: skipped when it is read
-        return (0, 0)
-    return found.st_size, found.st_mtime_ns
-
-
 class ZipSource(_Files):
     """The pictures of a zip, in alphabetical order. Nothing is unpacked: paths in it lead nowhere."""
 
     def __init__(self, path: Path, size: int, fit: Fit):
-        self._zip: zipfile.ZipFile | None = None
-        self.path = path
-        members = {item.filename: item for item in self._open().infolist() if _is_picture(item.filename)}
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"{path} is no zip that can be read ({error}): get it again") from None
+        members = {item.filename: item for item in self.archive.infolist() if _is_picture(item.filename)}
         names = sorted(members)
         super().__init__(path, names, size, fit, str([(name, members[name].CRC) for name in names]))
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_zip": None}
-
-    def _open(self) -> zipfile.ZipFile:
-        if self._zip is None:
-            try:
-                self._zip = zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(f"{self.path} is no zip that can be read ({error}): get it again") from None
-        return self._zip
-
     def picture(self, index: int) -> np.ndarray:
-        archive, name = self._open(), self.names[index]
+        archive, name = self.archive, self.names[index]
         if archive.getinfo(name).file_size > MOST_BYTES:
             raise ValueError(f"{archive.getinfo(name).file_size:,} bytes unpacked, more than {MOST_BYTES:,}")
         try:
             with archive.open(name) as file:
                 return read_picture(file, self.image_shape[0], self.fit)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, unknown packing
-            raise ValueError(str(error)) from None
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+            raise ValueError(str(error)) from None  # damaged, encrypted, or packed in a way that is not known
 
 
 class ArraySource:
@@ -187,9 +179,7 @@ class ArraySource:
         require(
             self.array.dtype == np.uint8, f"{path} has an array of {self.array.dtype}: images are uint8, from 0 to 255"
         )
-        found = path.stat()
-        key = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}|{size}|{fit}"
-        self.version = hashlib.sha256(key.encode()).hexdigest()[:12]
+        self.version = fingerprint(*file_identity(path), size, fit)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -201,7 +191,7 @@ class ArraySource:
 def resized(images: np.ndarray, size: int, fit: Fit = "stretch") -> np.ndarray:
     """uint8 images (n, H, W), (n, H, W, 1) or (n, H, W, 3) as (n, size, size, 3).
 
-    A whole number of times as large, a pixel is the mean of those it covers, as the drawn data sets do it.
+    Where they are a whole number of times as large, a pixel is the mean of those it covers.
     """
     images = images[..., None] if images.ndim == 3 else images
     num, height, width, channels = images.shape

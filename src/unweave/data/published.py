@@ -3,22 +3,22 @@
 Formats: method section 10. Nothing is unpacked to disk and nothing in a file is executed.
 """
 
-import hashlib
 import io
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import h5py
 import numpy as np
 import scipy.io
+from scipy.io.matlab import MatReadError
 
 from unweave.data.base import StateSpace
 from unweave.data.pictures import resized
-from unweave.data.store import BLOCK, Skipped, Source
+from unweave.data.store import Skipped, Source, file_identity, fingerprint
 from unweave.errors import UserError, require
 
 SHAPES3D = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
@@ -29,6 +29,23 @@ MPI3D_SIZES = {  # by the number of images; the toy, realistic and real sets sha
     460_800: (4, 4, 2, 3, 3, 40, 40),  # the complex set
 }
 CARS3D = ("elevation", "azimuth", "object_type")
+
+
+class Layout(NamedTuple):
+    """What a published set is, for people."""
+
+    file: str
+    factors: tuple[str, ...]
+    licence: str
+    source: str
+
+
+LAYOUTS = {
+    "Shapes3D": Layout("3dshapes.h5", SHAPES3D, "Apache-2.0", "github.com/google-deepmind/3d-shapes"),
+    "dSprites": Layout("dsprites_*.npz", DSPRITES, "Apache-2.0", "github.com/google-deepmind/dsprites-dataset"),
+    "MPI3D": Layout("mpi3d_*.npz", MPI3D, "CC BY 4.0", "github.com/rr-learning/disentanglement_dataset"),
+    "Cars3D": Layout("nips2015-analogy-data.tar.gz", CARS3D, "not stated", "Reed et al. 2015"),
+}
 
 
 class Published(NamedTuple):
@@ -47,21 +64,28 @@ def open_published(path: Path, size: int) -> Published | None:
     that name, or whose labels are no grid in order.
     """
     if path.is_dir():
-        files = sorted(path.glob("*.mat"))
-        return _cars3d(path, [(item.name, item.read_bytes) for item in files], size) if files else None
+        return _cars3d(path, size) if any(path.glob("*.mat")) else None
     _refuse_web_page(path)
     if path.suffix in (".h5", ".hdf5"):
         return _shapes3d(path, size)
     if path.suffix == ".npz":
         return _dsprites_or_mpi3d(path, size)
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return _cars3d_tar(path, size)
+        return _cars3d(path, size)
     return None
 
 
+def _cars3d(path: Path, size: int) -> Published:
+    cars = _Cars(path, size)
+    return Published(cars, cars.space)
+
+
 def _refuse_web_page(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(256).lstrip().lower()
+    try:
+        with path.open("rb") as file:
+            start = file.read(256).lstrip().lower()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     require(
         not start.startswith((b"<!doctype", b"<html", b"<?xml")),
         f"{path} ({path.stat().st_size:,} bytes) is a web page, not data: a download that failed. Get it again",
@@ -69,14 +93,12 @@ def _refuse_web_page(path: Path) -> None:
 
 
 class _Part:
-    """What the sources here share: a version from the file, and a size."""
+    """What the sources here share: a name, a number of images, and a version from the file."""
 
-    def __init__(self, path: Path, name: str, num: int, size: int):
+    def __init__(self, path: Path, name: str, num: int, size: int, *files: Path):
         self.path, self.name, self.num = path, name, num
         self.image_shape = (size, size, 3)
-        found = path.stat()
-        key = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}|{size}"
-        self.version = hashlib.sha256(key.encode()).hexdigest()[:12]
+        self.version = fingerprint([file_identity(file) for file in files or (path,)], size)
 
     def __len__(self) -> int:
         return self.num
@@ -173,7 +195,7 @@ class _NpzImages(_Part):
         super().__init__(path, name, num, size)
         self.member, self.brightest = member, brightest
         self._stream: IO[bytes] | None = None
-        self._place, self._shape = 0, (0,)
+        self._first, self._shape = 0, (0,)
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
         try:
@@ -181,73 +203,77 @@ class _NpzImages(_Part):
                 archive = zipfile.ZipFile(self.path)  # open until all of it was read
                 self._stream = archive.open(f"{self.member}.npy")
                 shape, _ = _read_header(self._stream)
-                self._place, self._shape = 0, shape[1:]
-            self._take(start - self._place)
-            return resized(self._take(stop - start) * np.uint8(255 // self.brightest), self.image_shape[0]), []
+                self._first, self._shape = self._stream.tell(), shape[1:]
+            image_bytes = int(np.prod(self._shape))
+            self._stream.seek(self._first + start * image_bytes)  # forwards, which reads what lies between
+            found = self._stream.read((stop - start) * image_bytes)
+            if len(found) < (stop - start) * image_bytes:
+                raise EOFError("it ends too early")
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise UserError(f"{self.path} is damaged ({str(error).splitlines()[0]}): get it again") from None
-
-    def _take(self, num: int) -> np.ndarray:
-        """The next images of the stream."""
-        assert self._stream is not None
-        assert num >= 0
-        parts = []
-        for first in range(0, num, BLOCK):
-            count = min(BLOCK, num - first) * int(np.prod(self._shape))
-            found = self._stream.read(count)
-            if len(found) < count:
-                raise EOFError("it ends too early")
-            parts = [found] if num > BLOCK else [*parts, found]  # what is skipped is not kept
-            self._place += count // int(np.prod(self._shape))
-        pixels = np.frombuffer(b"".join(parts), np.uint8)
-        return pixels.reshape(-1, *self._shape)
+        pixels = np.frombuffer(found, np.uint8).reshape(-1, *self._shape)
+        return resized(pixels * np.uint8(255 // self.brightest), self.image_shape[0]), []
 
 
-def _cars3d_tar(path: Path, size: int) -> Published:
-    try:
-        with tarfile.open(path) as archive:
-            members = sorted((m for m in archive if m.isfile() and m.name.endswith(".mat")), key=lambda m: m.name)
-            require(len(members) > 0, f"{path} has no .mat files: Cars3D is a tar of them")
-            files = [(m.name, lambda m=m: _member(archive, m)) for m in members]
-            return _cars3d(path, files, size)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as tar ({str(error).splitlines()[0]}): get it again") from None
+class _Cars(_Part):
+    """Cars3D: a file per car with `im` (H, W, 3, azimuths, elevations). The cars vary fastest, then the azimuth.
+
+    Images of all cars lie between two of one: they are decoded together, when the first is asked for. At the size that
+    was asked for they are few. Opening decodes the first car only.
+    """
+
+    def __init__(self, path: Path, size: int):
+        files = sorted(path.glob("*.mat")) if path.is_dir() else ()
+        views = next(_decoded(path, size)).shape[:2]
+        self.space = StateSpace(CARS3D, (*views, len(files) or _num_members(path)))
+        super().__init__(path, "cars3d", len(self.space), size, *files)
+        self._pixels: np.ndarray | None = None
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
+        if self._pixels is None:
+            cars = list(_decoded(self.path, self.image_shape[0]))
+            for number, car in enumerate(cars):
+                views, first = car.shape[:2], cars[0].shape[:2]
+                require(views == first, f"{self.path}: car {number} has {views} views, the first {first}: get it again")
+            self._pixels = np.stack(cars, axis=2).reshape(-1, *self.image_shape)
+        return self._pixels[start:stop], []
 
 
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    assert file is not None
-    return file.read()
-
-
-def _cars3d(path: Path, files: Sequence[tuple[str, Callable[[], bytes]]], size: int) -> Published:
-    """Each file is a car: `im` (H, W, 3, azimuths, elevations). The cars vary fastest, then the azimuth."""
-    cars: list[np.ndarray] = []
-    for name, read in files:
+def _decoded(path: Path, size: int) -> Iterator[np.ndarray]:
+    """The cars of a folder or tar in the order of their names, each (elevations, azimuths, size, size, 3)."""
+    for name, content in _contents(path):
         try:
-            pixels = scipy.io.loadmat(io.BytesIO(read()), variable_names=["im"])["im"]
-        except (ValueError, KeyError, TypeError, NotImplementedError, zlib.error) as error:
+            pixels = scipy.io.loadmat(io.BytesIO(content), variable_names=["im"])["im"]
+        except (ValueError, KeyError, TypeError, NotImplementedError, OSError, zlib.error, MatReadError) as error:
             raise UserError(f"{path}: {name} is no car with an array `im` ({error}): get it again") from None
         good = pixels.ndim == 5 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
         require(good, f"{path}: {name} has `im` {pixels.dtype} {pixels.shape}: should be uint8 (H, W, 3, 24, 4)")
         views = pixels.transpose(4, 3, 0, 1, 2)  # (elevations, azimuths, H, W, 3)
-        small = resized(views.reshape(-1, *views.shape[2:]), size).reshape(*views.shape[:2], size, size, 3)
-        require(
-            not cars or small.shape == cars[0].shape,
-            f"{path}: {name} has {small.shape[:2]} views, the first car {cars[0].shape[:2] if cars else ()}",
-        )
-        cars.append(small)
-    sizes = (*cars[0].shape[:2], len(cars))
-    source = _Held(path, "cars3d", np.stack(cars, axis=2).reshape(-1, size, size, 3))
-    return Published(source, StateSpace(CARS3D, sizes))
+        yield resized(views.reshape(-1, *views.shape[2:]), size).reshape(*views.shape[:2], size, size, 3)
 
 
-class _Held(_Part):
-    """Images in memory: a set that is small once it has the size that was asked for."""
+def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The .mat files of a folder or tar in the order of their names."""
+    try:
+        if path.is_dir():
+            for file in sorted(path.glob("*.mat")):
+                yield file.name, file.read_bytes()
+            return
+        with tarfile.open(path) as archive:
+            for member in _members(archive, path):
+                file = archive.extractfile(member)
+                assert file is not None
+                yield member.name, file.read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}): get it again") from None
 
-    def __init__(self, path: Path, name: str, pixels: np.ndarray):
-        super().__init__(path, name, len(pixels), pixels.shape[1])
-        self.pixels = pixels
 
-    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
-        return self.pixels[start:stop], []
+def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
+    found = [member for member in archive if member.isfile() and member.name.endswith(".mat")]
+    require(len(found) > 0, f"{path} has no .mat files: Cars3D is a tar of them")
+    return sorted(found, key=lambda member: member.name)
+
+
+def _num_members(path: Path) -> int:
+    with tarfile.open(path) as archive:  # its contents were read before
+        return len(_members(archive, path))

@@ -5,6 +5,7 @@ is written there are `NAME.part`, the pixels so far, and `NAME.part.json`, how f
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -24,6 +25,21 @@ from unweave.record import Display
 BLOCK = 512  # inputs read between two notes of how far it came
 HEADER_BYTES = 128  # of the .npy header, which numpy pads so that it can be written again with another length
 MOST_SKIPPED_SHOWN = 3
+
+
+def fingerprint(*parts: object) -> str:
+    """A short name for everything that determines the pixels of a store."""
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:12]
+
+
+def file_identity(path: Path) -> tuple[str, int, int]:
+    """Where a file is, its size and its date: another file, or one that changed, has another. Size and date are 0 for
+    a link to nothing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path.resolve()), found.st_size, found.st_mtime_ns
 
 
 class Skipped(NamedTuple):

@@ -9,19 +9,12 @@ from rich.table import Table
 from unweave.config import DataConfig
 from unweave.data import DATASETS, open_dataset
 from unweave.data.base import Grid, ImageSet, StateSpace
-from unweave.data.published import CARS3D, DSPRITES, MPI3D, SHAPES3D
+from unweave.data.published import LAYOUTS
 from unweave.errors import require
 from unweave.record import console, say
 from unweave.report.figures import image_grid
 
 SHEET_ROWS, SHEET_COLUMNS = 6, 10
-
-PUBLISHED = {
-    "Shapes3D": ("3dshapes.h5", SHAPES3D, "Apache-2.0", "github.com/google-deepmind/3d-shapes"),
-    "dSprites": ("dsprites_*.npz", DSPRITES, "Apache-2.0", "github.com/google-deepmind/dsprites-dataset"),
-    "MPI3D": ("mpi3d_*.npz", MPI3D, "CC BY 4.0", "github.com/rr-learning/disentanglement_dataset"),
-    "Cars3D": ("nips2015-analogy-data.tar.gz", CARS3D, "not stated", "Reed et al. 2015"),
-}
 
 
 def list_datasets() -> None:
@@ -31,8 +24,10 @@ def list_datasets() -> None:
         table.add_column(column, overflow="fold")
     for name, kind in DATASETS.items():
         table.add_row(name, "drawn here: --data.name", ", ".join(kind().factor_names), "Apache-2.0")
-    for name, (file, factors, licence, place) in PUBLISHED.items():
-        table.add_row(name, f"{file}: --data.folder ({place})", ", ".join(factors), licence)
+    for name, layout in LAYOUTS.items():
+        table.add_row(
+            name, f"{layout.file}: --data.folder ({layout.source})", ", ".join(layout.factors), layout.licence
+        )
     table.add_row("your own", "folder, .zip, .npy, .npz: --data.folder", "--data.labels, for scores", "yours")
     console.print(table)
 
