@@ -20,7 +20,7 @@ from unweave.configfile import to_dict
 from unweave.data.base import FactorDataset
 from unweave.errors import require
 from unweave.files import write_text
-from unweave.metrics import boosting, cell_index, dci, factor_vae_score, sample_rows
+from unweave.metrics import boosting, cell_index, dci, downstream, factor_vae_score, sample_rows
 from unweave.metrics.inputs import Protocol, Scale
 from unweave.metrics.suite import METRICS, score_grid
 from unweave.models.diffusion import DiffusionModel, evaluating
@@ -37,8 +37,8 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
     """Scores a model on a data set with a full factor grid; returns what `results.json` holds.
 
     `scores` are the model's FactorVAE score and DCI, `untrained` those of its extractor with fresh weights under
-    `seed`, `other_scores` all others of the model under both protocols. Raises `UserError` when the images have another
-    size than the model's, or no factor varies.
+    `seed`, `other_scores` all others of the model under both protocols, `downstream` its accuracies with few labels.
+    Raises `UserError` when the images have another size than the model's, or no factor varies.
     """
     start = time.monotonic()
     size = model.config.image_size
@@ -53,10 +53,18 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
     codes = standardise(scalars_of(model.encoder, dataset, "encoding", quiet))
     baseline = standardise(scalars_of(untrained, dataset, "encoding, untrained", quiet))
     sizes = dataset.factor_sizes
+    scores = score(codes, sizes, seed, "scoring", quiet)
+    few_labels = downstream(codes, sizes, seed=seed, largest=scores["accuracy_per_factor"])
     return {
-        "scores": score(codes, sizes, seed, "scoring", quiet),
+        "scores": scores,
         "untrained": score(baseline, sizes, seed, "scoring, untrained", quiet),
         "other_scores": {protocol: other_scores(codes, sizes, protocol, seed) for protocol in PROTOCOLS},
+        "downstream": {
+            "labels": list(few_labels.sizes),
+            "accuracy": few_labels.accuracy.tolist(),
+            "efficiency": few_labels.efficiency.tolist(),
+            "notes": list(few_labels.notes),
+        },
         "protocol": _protocol(seed),
         "data": {
             "name": dataset.name,
@@ -122,15 +130,9 @@ def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet
 
 
 def other_scores(codes: np.ndarray, sizes: tuple[int, ...], protocol: Protocol, seed: int) -> dict[str, Any]:
-    """Every other score of codes (images, N) of a full grid, by name, with its notes; null where it is not defined.
-
-    Downstream efficiency, which is the same under both protocols, stands with `official` only.
-    """
-    metrics = (*OTHERS, "downstream") if protocol == "official" else OTHERS
-    found = score_grid(codes, sizes, metrics=metrics, protocol=protocol, seed=seed)
-    names = [
-        one.metric if one.name == "score" else f"{one.metric}_{one.name}".replace(" ", "_") for one in found.scores
-    ]
+    """Every other score of codes (images, N) of a full grid, by name, with its notes; null where it is not defined."""
+    found = score_grid(codes, sizes, metrics=OTHERS, protocol=protocol, seed=seed)
+    names = [one.metric if one.name == "score" else f"{one.metric}_{one.name}" for one in found.scores]
     values = [None if math.isnan(one.value) else one.value for one in found.scores]
     return {**dict(zip(names, values)), "notes": list(found.notes)}
 

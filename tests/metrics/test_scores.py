@@ -202,6 +202,10 @@ def test_downstream_is_dci_at_its_size():
     assert found.accuracy[0] == pytest.approx(trees.informativeness_test, abs=1e-12)
     np.testing.assert_allclose(found.efficiency, found.accuracy / found.accuracy[0])
     assert found.accuracy[1] < found.accuracy[0]
+    shared = downstream(codes, sizes, sizes=(400, 40), num_test=200, largest=trees.accuracy_test)
+    np.testing.assert_array_equal(shared.accuracy_per_factor, found.accuracy_per_factor)
+    with pytest.raises(UserError, match=r"largest has shape \(2,\): give one accuracy for each of 3"):
+        downstream(codes, sizes, sizes=(400, 40), largest=[1.0, 1.0])
 
 
 def test_downstream_of_rows_is_dci_of_its_first_rows():

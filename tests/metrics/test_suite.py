@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from tests.metrics.metric_cases import grid_factors
 from unweave.errors import UserError
-from unweave.metrics import cell_index, dci, downstream_rows, factor_vae_score, mig, sample_rows, sap, tad
+from unweave.metrics import boosting, cell_index, dci, downstream_rows, factor_vae_score, mig, sample_rows, sap, tad
 from unweave.metrics.suite import METRICS, classes, intervals, one_number_per_unit, score_grid, score_rows, summarise
 
 SIZES = (4, 3, 5)
@@ -97,6 +97,16 @@ def test_scores_that_are_asked_for_by_name():
     assert "downstream: 600 training rows, where 10000 were asked for" in result.notes
     assert {score.metric for score in score_rows(codes, attributes, metrics=METRICS[:1]).scores} == {"factor_vae"}
     assert not {"tad", "downstream"} & set(METRICS)
+
+
+def test_trees_that_scores_share_are_grown_once(monkeypatch):
+    grown, fit = [], boosting.fit
+    monkeypatch.setattr(
+        boosting, "fit", lambda codes, *more, **options: grown.append(len(codes)) or fit(codes, *more, **options)
+    )
+    together = by_name(score_grid(grid_case(), SIZES, metrics=("downstream", "dci")))
+    assert grown == [10_000, 1_000, 100]
+    assert together["downstream", "accuracy with 10000 labels"] == together["dci", "informativeness"]
 
 
 def test_mean_and_spread_over_seeds():

@@ -58,9 +58,9 @@ def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], 
         say(f"{path} has no factors: {', '.join(config.frozen)} of data.frozen does not apply")
     how = {"crop": "their middle square", "pad": "whole, on black bars", "stretch": "stretched to a square"}
     say(f"{path}: images are taken {how[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
-    kept = store.kept(len(source))
     labels = None
     if config.labels:
+        kept = store.kept(len(source))
         names = [source.names[index] for index in kept] if isinstance(source, FolderSource | ZipSource) else None
         labels = read_labels(Path(config.labels).expanduser(), names, len(kept))
     return Stored(source.name, source.version, store.path, labels)

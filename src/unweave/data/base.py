@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from unweave.data.labels import Labels
 from unweave.errors import UserError, require
 
 
@@ -121,6 +122,29 @@ class Grid:
 
     def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
         return self.space.index(factors)
+
+
+class Numbered:
+    """The arithmetic that images without a grid share: a number each, and a table of labels or none."""
+
+    def __init__(self, num: int, labels: Labels | None = None):
+        self.labels = labels
+        self._numbers = StateSpace(("image",), (num,))
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        return self.labels.names if self.labels else ()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Indices (n,) as int64. Raises `UserError` for one that is not there."""
+        return self._numbers.factors(indices)[:, 0]
+
+    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        rows = self.rows(indices)
+        return self.labels.values[rows] if self.labels else np.zeros((len(rows), 0), np.int64)
 
 
 def require_grid(dataset: ImageSet) -> FactorDataset:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from unweave.data.base import FactorDataset, Grid, StateSpace
+from unweave.data.base import FactorDataset, Grid, Numbered, StateSpace
 from unweave.data.labels import Labels
 from unweave.data.store import Store, fingerprint
 from unweave.files import write_atomically
@@ -29,28 +29,17 @@ class StoredGrid(Grid):
         return self.store.pixels[self.space.index(self.space.factors(indices))]  # checks them
 
 
-class Stored:
+class Stored(Numbered):
     """Images read from their file, with a table of labels or without: no grid."""
 
     def __init__(self, name: str, version: str, path: Path, labels: Labels | None):
-        self.name, self.version, self.labels = name, version, labels
+        self.name, self.version = name, version
         self.store = Store(path)
         self.image_shape = self.store.image_shape
-        self._rows = StateSpace(("image",), (len(self.store.pixels),))
-
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        return self.labels.names if self.labels else ()
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(len(self.store.pixels), labels)
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        return self.store.pixels[self._rows.factors(indices)[:, 0]]
-
-    def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        rows = self._rows.factors(indices)[:, 0]
-        return self.labels.values[rows] if self.labels else np.zeros((len(rows), 0), np.int64)
+        return self.store.pixels[self.rows(indices)]
 
 
 def default_folder() -> Path:

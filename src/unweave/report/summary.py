@@ -44,7 +44,7 @@ def show(results: dict[str, Any]) -> None:
         scores.add_row(title, f"{trained[name]:.3f}", f"{untrained[name]:.3f}", chance, "1")
     console.print(scores)
     console.print(_holders(results))
-    say("BetaVAE, MIG, SAP, modularity, explicitness, InfoMEC, IRS, downstream: other_scores in results.json")
+    say("BetaVAE, MIG, SAP, modularity, explicitness, InfoMEC, IRS (other_scores) and downstream: see results.json")
     for note in trained["notes"]:
         say(f"note: {note}")
 
