@@ -73,7 +73,7 @@ class _Search:
         of the assignment (Biernacki et al. 2000)."""
         num = points.weights.sum(1)
         score = log_likelihood - 0.5 * mixture.num_parameters(fitted, self.covariance) * num.log()
-        return score - mixture.entropy(points, fitted) if self.criterion == "icl" else score
+        return score - mixture.entropy(points, fitted, self.covariance) if self.criterion == "icl" else score
 
     def scored(self, points: HeldPoints, start: Mixture, steps: int = TRIAL_STEPS) -> tuple[Mixture, Tensor]:
         fit = mixture.fit(points, start, self.covariance, self.reg_covar, steps)

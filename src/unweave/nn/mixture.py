@@ -1,8 +1,10 @@
 """EM for U independent Gaussian mixtures at once, streamed in chunks (method section 5.6 as corrected by 5.6a).
 
 U mixtures (one per unit), A those that have not converged, n points, m points of a chunk, K Gaussians, D dimensions.
-All arithmetic is float64. What is held at once, beside the points and the mixtures themselves, is at most
-`TILE_ELEMENTS` numbers for each of a few temporaries: never (U, n, K, D) whole.
+All arithmetic is float64. A Gaussian's log-density is a quadratic form, so it is linear in the F products of a point's
+coordinates: one matrix product gives all densities, and one with the same products all moments. What is held at once,
+beside the points and the mixtures themselves, is about `TILE_ELEMENTS` numbers for each of a few temporaries. Points
+want to be standardised: of a log-density, digits are lost as the square of distance over standard deviation.
 """
 
 import math
@@ -17,7 +19,7 @@ from unweave.errors import require
 Covariance = Literal["full", "diag", "hddc"]
 Reduce = Callable[[Tensor], Tensor]
 
-TILE_ELEMENTS = 2**20  # points times Gaussians times dimensions of a tile, whose temporaries are a few MiB
+TILE_ELEMENTS = 2**19  # units times features times points of a tile: 4 MiB, which stay near the cores
 CHUNK_ELEMENTS = 2**21  # of a chunk of points (U, m, D): 16 MiB
 MIN_TILE_POINTS = 256  # fewer points at once leave a matrix product mostly overhead
 SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps  # keeps a Gaussian without points from dividing by zero
@@ -127,19 +129,19 @@ def fit(
 def expect(
     points: Points, mixture: Mixture, units: Tensor, covariance: Covariance, reduce: Reduce | None = None
 ) -> tuple[Tensor, Tensor]:
-    """E step: the moments (A, K, 1 + D + ...) of the points that each Gaussian answers for, see `_features`, and the
-    log-likelihood (A,). The moments are about `_centre(mixture)`, which keeps their digits."""
-    centre, dim = _centre(mixture), mixture.means.shape[2]
-    width = _features(centre.unsqueeze(1), covariance).shape[2]
-    moments = mixture.weights.new_zeros(*mixture.weights.shape, width)
+    """E step: the moments (A, K, F) of the points that each Gaussian answers for, sums of `_features` about
+    `_centre(mixture)`, which keeps their digits; and the log-likelihood (A,)."""
+    coefficients = _coefficients(mixture, covariance)
+    moments = torch.zeros_like(coefficients)
     log_likelihood = mixture.weights.new_zeros(len(units))
-    density = _Density(mixture)
-    for some, x, counts in _tiles(points, units, mixture.weights.shape[1] * dim):
-        log_joint = density(x, some)  # (a, m, K)
-        log_density = log_joint.logsumexp(2)  # (a, m)
-        answers = log_joint.sub_(log_density.unsqueeze(2)).exp_().mul_(counts.unsqueeze(2))
-        moments[some] += answers.mT @ _features(x - centre[some].unsqueeze(1), covariance)
-        log_likelihood[some] += (counts * log_density).sum(1)
+    for some, features, counts in _tiles(points, units, mixture, covariance):
+        log_joint = coefficients[some] @ features  # (a, K, m)
+        best = log_joint.amax(1, keepdim=True)  # (a, 1, m)
+        parts = log_joint.sub_(best).exp_()
+        total = parts.sum(1, keepdim=True)
+        answers = parts.mul_(counts.unsqueeze(1) / total)
+        moments[some] += answers @ features.mT
+        log_likelihood[some] += (counts * (total.log() + best).squeeze(1)).sum(1)
     return _summed(moments, reduce), _summed(log_likelihood, reduce)
 
 
@@ -207,13 +209,13 @@ def num_parameters(mixture: Mixture, covariance: Covariance) -> Tensor:
     return shared + (d * (dim - (d + 1) / 2)).sum(1) + d.sum(1) + 2 * alive
 
 
-def entropy(points: Points, mixture: Mixture, reduce: Reduce | None = None) -> Tensor:
+def entropy(points: Points, mixture: Mixture, covariance: Covariance, reduce: Reduce | None = None) -> Tensor:
     """(U,): entropy of the assignment of all points together, 0 where every point has one Gaussian to itself."""
-    units, density = torch.arange(len(mixture.weights)), _Density(mixture)
+    units, coefficients = torch.arange(len(mixture.weights)), _coefficients(mixture, covariance)
     total = mixture.weights.new_zeros(len(units))
-    for some, x, counts in _tiles(points, units, mixture.weights.shape[1] * mixture.means.shape[2]):
-        answers = density(x, some).softmax(2)
-        total[some] += (torch.special.entr(answers).sum(2) * counts).sum(1)
+    for some, features, counts in _tiles(points, units, mixture, covariance):
+        answers = (coefficients[some] @ features).softmax(1)  # (a, K, m)
+        total[some] += (torch.special.entr(answers).sum(1) * counts).sum(1)
     return _summed(total, reduce)
 
 
@@ -231,49 +233,25 @@ def draw_means(points: HeldPoints, num: int, generator: torch.Generator) -> Tens
     return torch.cat(means, dim=1)
 
 
-class _Density:
-    """log(weight_k N(x; mean_k, covariance_k)) of tiles of points, a few matrix products for all Gaussians of a unit.
-
-    Factors of full covariances are triangular: a block of their columns needs only the first of the dimensions.
-    """
-
-    def __init__(self, mixture: Mixture):
-        units, num, dim = mixture.means.shape
-        width = _BLOCK if dim > _BLOCK and torch.equal(mixture.factors, mixture.factors.triu()) else dim
-        offsets = (mixture.means.unsqueeze(2) @ mixture.factors).neg()  # (U, K, 1, D)
-        self.blocks: list[tuple[int, int, Tensor, Tensor]] = []
-        for start in range(0, dim, width):
-            columns = slice(start, min(start + width, dim))
-            rows = dim if width == dim else columns.stop
-            # the Gaussians last: sums over the columns then run along whole rows of memory
-            factors = mixture.factors[:, :, :rows, columns].permute(0, 2, 3, 1).reshape(units, rows, -1)
-            block = offsets[:, :, 0, columns].transpose(1, 2).reshape(units, 1, -1)
-            self.blocks.append((rows, columns.stop - start, factors, block))
-        self.num = num
-        self.constants = mixture.weights.log() + mixture.log_det - 0.5 * dim * math.log(2 * math.pi)
-
-    def __call__(self, x: Tensor, some: slice) -> Tensor:
-        """Points (a, m, D) of the units `some` -> (a, m, K)."""
-        distances: Tensor | None = None
-        for rows, width, factors, offsets in self.blocks:
-            whitened = torch.baddbmm(offsets[some], x[..., :rows], factors[some])  # (a, m, width K)
-            part = whitened.square_().unflatten(2, (width, self.num)).sum(2)
-            distances = part if distances is None else distances.add_(part)
-        assert distances is not None
-        return distances.mul_(-0.5).add_(self.constants[some].unsqueeze(1))
-
-
-def _tiles(points: Points, units: Tensor, width: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """The points as (which of the units, (a, m, D), weights (a, m)) with a m `width` bounded by `TILE_ELEMENTS`, as
-    long as that leaves `MIN_TILE_POINTS`: small mixtures go many units at once, large ones unit by unit."""
+def _tiles(
+    points: Points, units: Tensor, mixture: Mixture, covariance: Covariance
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """The points as (which of the units, features (a, F, m) about the mixtures' centres, weights (a, m)), in tiles of
+    about `TILE_ELEMENTS` features, each good until the next is asked for. Small mixtures go many units at once."""
+    centre, (num, dim) = _centre(mixture).unsqueeze(2), mixture.means.shape[1:]
+    num_features = _num_features(dim, covariance)
+    width = max(num, num_features)
     group = max(1, min(len(units), TILE_ELEMENTS // (width * MIN_TILE_POINTS)))
     size = max(MIN_TILE_POINTS, TILE_ELEMENTS // (width * group))
+    memory = centre.new_empty(group * num_features * size)  # used again and again: fresh pages cost more than the sums
     for x, weights in points.chunks(units):
         for first in range(0, len(units), group):
             some = slice(first, first + group)
             for start in range(0, x.shape[1], size):
                 rows = slice(start, start + size)
-                yield some, x[some, rows], weights[some, rows]
+                y = x[some, rows].mT - centre[some]
+                features = memory[: len(y) * num_features * y.shape[2]].view(len(y), num_features, -1)
+                yield some, _features(y, covariance, features), weights[some, rows]
 
 
 def _centre(mixture: Mixture) -> Tensor:
@@ -281,24 +259,53 @@ def _centre(mixture: Mixture) -> Tensor:
     return (mixture.weights.unsqueeze(2) * mixture.means).sum(1)
 
 
-_BLOCK = 8  # columns whose products are formed at once: little above the diagonal is computed twice
+_BLOCK = 8  # rows whose products are formed at once: little below the diagonal is computed twice
 
 
-def _features(x: Tensor, covariance: Covariance) -> Tensor:
-    """(a, m, D) -> (a, m, 1 + D + ...): 1, x, and x x^T on and above the diagonal (`diag`: the diagonal)."""
-    dim = x.shape[2]
-    if covariance == "diag":
-        return torch.cat([torch.ones_like(x[..., :1]), x, x.square()], dim=2)
-    blocks = [(j, min(_BLOCK, dim - j), dim - j) for j in range(0, dim, _BLOCK)]
-    out = x.new_empty(*x.shape[:2], 1 + dim + sum(rows * columns for _, rows, columns in blocks))
-    out[..., 0] = 1
-    out[..., 1 : 1 + dim] = x
+def _blocks(dim: int) -> Iterator[tuple[int, int]]:
+    """The rows (first, end) of each block of x x^T; with the columns from `first` on, they cover its upper triangle."""
+    return ((first, min(first + _BLOCK, dim)) for first in range(0, dim, _BLOCK))
+
+
+def _num_features(dim: int, covariance: Covariance) -> int:
+    second = dim if covariance == "diag" else sum((end - first) * (dim - first) for first, end in _blocks(dim))
+    return 1 + dim + second
+
+
+def _features(x: Tensor, covariance: Covariance, out: Tensor) -> Tensor:
+    """(a, D, m) -> (a, F, m), `out`: 1, x, and the blocks of x x^T (`diag`: its diagonal). A log-density is linear in
+    these, and moments are sums of them. The points come last: what is done to them then runs along memory."""
+    dim = x.shape[1]
+    out[:, 0] = 1
+    out[:, 1 : 1 + dim] = x
     start = 1 + dim
-    for j, rows, columns in blocks:  # written in place: joining pieces would move all of them once more
-        product = out[..., start : start + rows * columns].unflatten(2, (rows, columns))
-        torch.mul(x[..., j : j + rows, None], x[..., None, j:], out=product)
-        start += rows * columns
+    if covariance == "diag":
+        torch.mul(x, x, out=out[:, start:])
+        return out
+    for first, end in _blocks(dim):
+        stop = start + (end - first) * (dim - first)
+        product = out[:, start:stop].unflatten(1, (end - first, dim - first))
+        torch.mul(x[:, first:end, None], x[:, None, first:], out=product)
+        start = stop
     return out
+
+
+def _coefficients(mixture: Mixture, covariance: Covariance) -> Tensor:
+    """(U, K, F): log(weight_k N(x; mean_k, covariance_k)) is the product of these with `_features` of x about the
+    centre: -(x - mean) P (x - mean)^T / 2 multiplied out, P the inverse of the covariance."""
+    dim = mixture.means.shape[2]
+    means = mixture.means - _centre(mixture).unsqueeze(1)
+    precision = mixture.factors @ mixture.factors.mT  # (U, K, D, D)
+    linear = (precision @ means.unsqueeze(3)).squeeze(3)  # (U, K, D)
+    constant = mixture.weights.log() + mixture.log_det - 0.5 * dim * math.log(2 * math.pi)
+    parts = [(constant - 0.5 * (linear * means).sum(2)).unsqueeze(2), linear]
+    if covariance == "diag":
+        return torch.cat([*parts, -0.5 * precision.diagonal(dim1=2, dim2=3)], dim=2)
+    for first, end in _blocks(dim):
+        block = -precision[:, :, first:end, first:]
+        block[..., : end - first] *= 0.5  # both triangles of this square are among the features, of the rest one
+        parts.append(block.flatten(2))
+    return torch.cat(parts, dim=2)
 
 
 def _second_moments(products: Tensor, dim: int, covariance: Covariance) -> Tensor:
@@ -307,11 +314,10 @@ def _second_moments(products: Tensor, dim: int, covariance: Covariance) -> Tenso
         return products.diag_embed()
     whole = products.new_zeros(*products.shape[:2], dim, dim)
     start = 0
-    for j in range(0, dim, _BLOCK):
-        rows, columns = min(_BLOCK, dim - j), dim - j
-        block = products[..., start : start + rows * columns]
-        whole[..., j : j + rows, j:] = block.unflatten(2, (rows, columns))
-        start += rows * columns
+    for first, end in _blocks(dim):
+        stop = start + (end - first) * (dim - first)
+        whole[..., first:end, first:] = products[..., start:stop].unflatten(2, (end - first, dim - first))
+        start = stop
     return whole.triu() + whole.triu(1).mT
 
 
