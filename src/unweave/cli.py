@@ -138,7 +138,11 @@ def score(
             _say(f"wrote {matrix_figure(matrix, scored.names, name, figures / f'{name}.png')}")
 
 
-def udr(codes: tyro.conf.Positional[tuple[Path, ...]], json: Path | None = None) -> None:
+def udr(
+    codes: tyro.conf.Positional[tuple[Path, ...]],
+    relation: Literal["spearman", "lasso"] = "spearman",
+    json: Path | None = None,
+) -> None:
     """Rank models without labels: those that disentangle agree about the same images (UDR, Duan et al. 2020).
 
     `unweave udr seed0.npy seed1.npy seed2.npy`: codes of models trained alike from different seeds, the same images in
@@ -146,12 +150,13 @@ def udr(codes: tyro.conf.Positional[tuple[Path, ...]], json: Path | None = None)
 
     Args:
         codes: .npy, .npz, .csv or .parquet of each model, as for `unweave score`
+        relation: how codes of two models are compared: their rank correlations, or the weights of a Lasso regression
         json: file for the scores and the agreement of every pair
     """
     from unweave import scoring
     from unweave.files import write_text
 
-    found = scoring.agree(codes)
+    found = scoring.agree(codes, relation)
     scoring.show_agreement(found, codes)
     if json is not None:
         write_text(json, scoring.agreement_as_json(found, codes))

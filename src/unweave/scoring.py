@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -126,10 +126,10 @@ def show(scored: Scored, codes: Path) -> None:
         say(f"note: {note}")
 
 
-def agree(paths: Sequence[Path]) -> UDRResult:
+def agree(paths: Sequence[Path], relation: Literal["spearman", "lasso"]) -> UDRResult:
     """UDR of the codes in several files. Raises `UserError` as `udr` does, and where a file cannot be read."""
     require(len(paths) >= 2, f"{len(paths)} files of codes: give those of at least two models")
-    return udr([one_number_per_unit(read_codes(path)) for path in paths])
+    return udr([one_number_per_unit(read_codes(path)) for path in paths], relation=relation)
 
 
 def show_agreement(found: UDRResult, paths: Sequence[Path]) -> None:

@@ -192,6 +192,22 @@ def test_udr_knows_agreement():
     assert "model 0: code 2" in with_dead.notes[0]
 
 
+def test_udr_by_lasso_is_soft_thresholding_of_uncorrelated_codes():
+    """The Lasso of codes that are uncorrelated exactly has a closed form: correlations less the penalty."""
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(500, 3))
+    codes = np.linalg.qr(table - table.mean(axis=0))[0] * np.sqrt(500)  # mean 0, covariance the identity
+    turn = np.array([[0.8, 0.6, 0.0], [-0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    found = udr([codes, 3 + 2 * codes[:, ::-1], codes @ turn], relation="lasso")
+    assert found.pairs[0, 1] == pytest.approx(0.9, abs=1e-6)  # 0.9^2 / 0.9
+    turned = (4 * 0.7**2 / 1.2 + 2 * 0.9) / 6  # 0.8 and 0.6 less 0.1
+    assert found.pairs[0, 2] == pytest.approx(turned, abs=1e-6)
+    np.testing.assert_allclose(found.pairs, found.pairs.T, atol=1e-6)
+    np.testing.assert_allclose(found.scores, np.nanmedian(found.pairs, axis=1))
+    dead = np.zeros((500, 2))
+    assert udr([codes, dead], relation="lasso").pairs[0, 1] == 0
+
+
 def test_downstream_is_dci_at_its_size():
     sizes = (4, 3, 5)
     factors = grid_factors(sizes)
