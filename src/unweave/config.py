@@ -126,6 +126,11 @@ class EncoderConfig:
     kl: float = 0.0
     """Weight of a variational bottleneck: training adds noise of a learned size to each scalar and pays for what the
     scalar still says. 1 is the evidence lower bound of a unit-variance Gaussian; 0 leaves the scalars alone."""
+    kl_start: float = 0.0
+    """That weight as a run begins, from where it moves to `kl` evenly in its logarithm; 0 is `kl` all along. A high
+    price at first lets units come into use one after the other, each for what is worth most."""
+    kl_settled: float = 0.4
+    """Part of the run, 0 to 1, after which the weight is `kl`."""
 
     def __post_init__(self) -> None:
         require(self.num_units >= 1, f"encoder.num_units is {self.num_units}: must be at least 1")
@@ -133,10 +138,21 @@ class EncoderConfig:
         require(self.stem_kernel >= 1, f"encoder.stem_kernel is {self.stem_kernel}: must be at least 1")
         require(self.stem_stride >= 1, f"encoder.stem_stride is {self.stem_stride}: must be at least 1")
         require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
-        require(self.kl >= 0, f"encoder.kl is {self.kl}: must not be negative")
+        for name in ("kl", "kl_start"):
+            require(getattr(self, name) >= 0, f"encoder.{name} is {getattr(self, name)}: must not be negative")
+        require(
+            self.kl > 0 or self.kl_start == 0,
+            f"encoder.kl_start is {self.kl_start} and encoder.kl 0: there is no bottleneck to weigh, set both",
+        )
+        require(0 < self.kl_settled <= 1, f"encoder.kl_settled is {self.kl_settled}: choose above 0, 1 at most")
         for name in ("channels", "hidden", "unit_hidden"):
             widths = getattr(self, name)
             require(all(width >= 1 for width in widths), f"encoder.{name} is {widths}: all must be at least 1")
+
+    def kl_at(self, progress: float) -> float:
+        """The weight of the bottleneck when `progress`, 0 to 1, of a run is done."""
+        left = max(0.0, 1 - progress / self.kl_settled)
+        return self.kl * (self.kl_start / self.kl) ** left if self.kl_start else self.kl
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,8 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(options, state.images)
     state.model.train()
-    losses = state.wrapped(normalise(images.to(fabric.device, non_blocking=True)))
+    progress = state.images / options.images
+    losses = state.wrapped(normalise(images.to(fabric.device, non_blocking=True)), progress)
     fabric.backward(losses.total)
     if options.clip:
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
