@@ -101,6 +101,8 @@ def score(
     protocol: Literal["official", "robust"] = "robust",
     seeds: int = 1,
     bootstrap: int = 0,
+    vectors: Literal["pca", "flat"] = "pca",
+    test: tuple[Path, ...] = (),
     json: Path | None = None,
     figures: Path | None = None,
 ) -> None:
@@ -117,6 +119,9 @@ def score(
         protocol: official repeats the constants of published tables; robust does not depend on the scale of codes
         seeds: evaluation seeds, whose mean and standard deviation are shown
         bootstrap: draws of the rows for 95 % intervals, as in 100; each takes as long as scoring once
+        vectors: units that are vectors (rows, units, numbers): their first principal component, or flat, every number
+            a code of its own
+        test: held-out codes and their factors, or one file with both; without it a third of the rows is held out
         json: file for every number and matrix
         figures: folder for pictures of the matrices
     """
@@ -126,7 +131,7 @@ def score(
 
     chosen = metrics.split(",") if metrics else list(METRICS)
     check_metrics(chosen)
-    scored = scoring.score_files(codes, factors, sizes, chosen, protocol, seeds, bootstrap)
+    scored = scoring.score_files(codes, factors, sizes, chosen, protocol, seeds, bootstrap, vectors, test)
     scoring.show(scored, codes)
     if json is not None:
         write_text(json, scoring.as_json(scored))
