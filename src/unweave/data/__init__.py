@@ -19,6 +19,13 @@ __all__ = ["DSprites", "FactorDataset", "Frozen", "ImageSet", "Rooms", "StateSpa
 DATASETS = {"rooms": Rooms, "dsprites": DSprites}
 IMAGE_SIZES = (32, 64)
 SMALLEST_SIZE = 8
+HOW_FITTED = {
+    "crop": "their middle square",
+    "pad": "whole, on black bars",
+    "stretch": "stretched to a square",
+    "celeba_128": "128 px around the face of CelebA's",
+    "celeba_96": "the middle 64 px of CelebA's as if they were 96 px wide",
+}
 
 
 def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> ImageSet:
@@ -56,8 +63,7 @@ def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], 
         return Frozen(dataset, config.frozen_values) if config.frozen else dataset
     if config.frozen:
         say(f"{path} has no factors: {', '.join(config.frozen)} of data.frozen does not apply")
-    how = {"crop": "their middle square", "pad": "whole, on black bars", "stretch": "stretched to a square"}
-    say(f"{path}: images are taken {how[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
+    say(f"{path}: images are taken {HOW_FITTED[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
     labels = None
     if config.labels:
         kept = store.kept(len(source))
