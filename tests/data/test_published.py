@@ -118,6 +118,18 @@ def test_cars3d_from_tar_and_from_folder(tmp_path):
             np.testing.assert_array_equal(dataset.images(row)[0], car(which)[..., azimuth, elevation])
 
 
+def test_the_cars_of_the_published_archive_are_those_in_its_folder_cars(tmp_path):
+    """Beside them it has sprites and shapes, in .mat files of another kind."""
+    with tarfile.open(tmp_path / "nips2015-analogy-data.tar.gz", "w:gz") as archive:
+        for name, content in (("cars/car_007_mesh", mat(car(7))), ("sprites/sprites_1", b"MATLAB"), ("shapes48", b"")):
+            member = tarfile.TarInfo(f"data/{name}.mat")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    dataset = opened(tmp_path / "nips2015-analogy-data.tar.gz", tmp_path / "cache", 32)
+    assert dataset.factor_sizes == (2, 4, 1)
+    np.testing.assert_array_equal(dataset.images(dataset.index([[1, 2, 0]]))[0], car(7)[..., 2, 1])
+
+
 def test_cars_are_decoded_once_and_a_changed_one_is_seen(tmp_path, monkeypatch):
     folder = tmp_path / "cars"
     folder.mkdir()
