@@ -1,6 +1,7 @@
 """From a folder of pictures to a trained model, its units and its pictures; and a trained model on a published file."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -28,11 +29,19 @@ def photos(tmp_path_factory):
     return folder
 
 
+def training(run, photos, cache):
+    """The words of a command that trains on pictures."""
+    options = ["--data.cache", str(cache), "--data.labels", str(photos / "labels.csv"), "--train.images", "640"]
+    return ["train", "tiny", "--run", str(run), "--data.folder", str(photos), *options]
+
+
 @pytest.fixture(scope="module")
 def run(photos, cache, tmp_path_factory):
+    """A run on them, whose options name them from the working folder that they lie in."""
     folder = tmp_path_factory.mktemp("own") / "run"
-    options = ["--data.cache", str(cache), "--data.labels", str(photos / "labels.csv"), "--train.images", "640"]
-    assert main(["train", "tiny", "--run", str(folder), "--data.folder", str(photos), *options]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(photos.parent)
+        assert main(training(folder, Path(photos.name), cache)) == 0
     return folder
 
 
@@ -83,6 +92,23 @@ def test_a_run_on_rooms_is_scored_on_a_file_in_the_layout_of_shapes3d(tiny_run, 
 def test_what_a_model_of_own_pictures_says_it_was_trained_on(run, photos):
     trained_on = unweave.load(run).trained_on
     assert trained_on.folder == str(photos)
+    assert trained_on.labels == str(photos / "labels.csv")
+
+
+def test_a_run_goes_on_from_any_working_folder(run, photos, cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(photos.parent)
+    before = (run / "config.json").read_text()
+    assert main(training(run, Path(photos.name), cache)) == 0
+    written = json.loads(before)
+    written["data"] |= {"folder": photos.name, "labels": f"{photos.name}/labels.csv"}  # as runs were written once
+    (run / "config.json").write_text(json.dumps(written))
+    assert main(training(run, Path("..") / photos.parent.name / photos.name, cache)) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(training(run, photos, cache)) == 0
+    assert (run / "config.json").read_text() == before
+    (tmp_path / photos.name).mkdir()  # another folder of that name
+    assert main(training(run, Path(photos.name), cache)) == 2
+    assert f"data.folder: '{photos}' -> '{tmp_path / photos.name}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

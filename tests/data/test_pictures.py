@@ -250,6 +250,25 @@ def test_pictures_that_may_not_be_read_are_skipped(tmp_path):
     assert len(images) + len(skipped) == 2
 
 
+def test_folders_that_may_not_be_read_are_counted(folder, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("photos/b"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the superuser, who may run this, may read everything
+    said = []
+    dataset = opened(folder, tmp_path / "cache", said)
+    assert len(dataset) == 3  # without the two pictures in b
+    assert any("skipped 4 of 7: b (a folder: Permission denied); cut.png" in line for line in said)
+    with pytest.raises(UserError, match=r"^b: a folder: Permission denied\. Mend or remove it"):
+        opened(folder, tmp_path / "other", strict=True)
+    monkeypatch.undo()
+    assert len(opened(folder, tmp_path / "cache")) == 5
+
+
 def test_halving_is_the_mean():
     images = np.stack([colours(seed, 64, 64) for seed in range(2)])
     found = resized(images, 32)

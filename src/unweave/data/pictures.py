@@ -121,20 +121,34 @@ class _Files(ABC):
 
 
 class FolderSource(_Files):
-    """The pictures of a folder and of the folders in it, by their paths in alphabetical order; hidden ones left out."""
+    """The pictures of a folder and of the folders in it, by their paths in alphabetical order; hidden ones left out.
+
+    A folder that may not be read stands among them as a picture that cannot be read.
+    """
 
     def __init__(self, path: Path, size: int, fit: Fit):
-        names = sorted(_walk(path))
+        self.closed: dict[str, str] = {}
+        names = sorted([*_walk(path, self.closed), *self.closed])
         super().__init__(path, names, size, fit, str([file_identity(path / name) for name in names]))
 
     def picture(self, index: int) -> np.ndarray:
-        return read_picture(self.path / self.names[index], self.image_shape[0], self.fit)
+        name = self.names[index]
+        if name in self.closed:
+            raise ValueError(f"a folder: {self.closed[name]}")
+        return read_picture(self.path / name, self.image_shape[0], self.fit)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Paths below `folder`, with forward slashes. Links are followed, a folder that was seen is not entered again."""
+def _walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
+    """Paths below `folder`, with forward slashes; folders that may not be read go into `closed`, with the reason.
+
+    Links are followed, a folder that was seen is not entered again.
+    """
+
+    def note(error: OSError) -> None:
+        closed[Path(error.filename).relative_to(folder).as_posix()] = error.strerror or str(error)
+
     seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=note):
         here = os.path.realpath(root)
         if here in seen:
             folders.clear()
