@@ -50,6 +50,7 @@ def data(
     size: int = 64,
     sheet: Path | None = None,
     cache: str = "",
+    cache_gb: float = 2.0,
     to: Path | None = None,
 ) -> None:
     """What data sets there are, how to get one, and whether one is whole.
@@ -65,6 +66,7 @@ def data(
         size: pixels per side that the images are brought to by check
         sheet: file for a picture of some of the images, and of each factor over its values
         cache: folder for the stored images (default: the user's cache folder)
+        cache_gb: most disk space that check may take there
         to: folder for what is downloaded (default: data/NAME here)
     """
     from unweave.report import dataset
@@ -75,7 +77,7 @@ def data(
         dataset.clear_stores(what, cache)
     elif action == "check":
         require(bool(what), "name what to check: unweave data check 3dshapes.h5")
-        dataset.describe(what, size, sheet, cache)
+        dataset.describe(what, size, sheet, cache, cache_gb)
     else:
         require(bool(what), f"name a data set: unweave data {action} shapes3d")
         dataset.inform(what) if action == "info" else dataset.get(what, to)

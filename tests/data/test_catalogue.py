@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import runpy
 import shlex
 import socket
 from pathlib import Path
@@ -25,6 +26,9 @@ IMAGES = {  # as their publishers count them
     "smallnorb": 48_600,
     "celeba": 202_599,
 }
+
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -124,3 +128,28 @@ def test_a_set_of_several_files_comes_into_one_folder(monkeypatch, tmp_path, cap
     assert main(["data", "get", "smallnorb"]) == 0
     assert asked == [(Path("data/smallnorb"), file.name) for file in CATALOGUE["smallnorb"].files]
     assert "--data.folder data/smallnorb" in capsys.readouterr().err
+
+
+def test_the_pages_are_those_of_the_table():
+    """`python benchmarks/data_pages.py` was run after the table changed."""
+    pages = runpy.run_path(str(ROOT / "benchmarks" / "data_pages.py"))
+    folder = ROOT / "docs" / "data"
+    assert {path.stem for path in folder.iterdir()} == set(CATALOGUE)
+    index = (ROOT / "docs" / "data.md").read_text()
+    for name in CATALOGUE:
+        assert (folder / f"{name}.md").read_text() == pages["page"](name)
+        assert f"(data/{name}.md)" in index
+    assert all((ROOT / "docs" / "images" / file).is_file() for file, _ in pages["PICTURES"].values())
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_commands_of_the_pages_are_understood(name, monkeypatch):
+    """Parsed by the real command line, with the work itself left out."""
+    lines = re.findall("^    unweave (.*)$", (ROOT / "docs" / "data" / f"{name}.md").read_text(), re.MULTILINE)
+    called = []
+    for stand_in in ("describe", "get"):
+        monkeypatch.setattr(f"unweave.report.dataset.{stand_in}", lambda *words: called.append(words))
+    monkeypatch.setattr("unweave.train.train", lambda *words: called.append(words) or Path("model"))
+    for line in lines:
+        assert main(shlex.split(line)) == 0
+    assert len(called) == len(lines) >= 2

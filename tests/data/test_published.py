@@ -92,6 +92,17 @@ def test_mpi3d_is_read_as_a_stream(tmp_path, monkeypatch):
     np.testing.assert_array_equal(source.read(530, 540)[0], images[530:540])  # as after a cut: what is before is passed
 
 
+def test_mpi3d_is_told_by_its_number_of_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(published_module, "MPI3D_SIZES", {120: (5, 2, 2, 1, 3, 2, 1)})
+    tiles = frames("mpi3d", "real").reshape(-1, 64, 64, 3)
+    np.savez_compressed(tmp_path / "real.npz", images=tiles[:120])
+    dataset = opened(tmp_path / "real.npz", tmp_path / "cache")
+    index = dataset.index([[4, 1, 0, 0, 2, 1, 0]])
+    np.testing.assert_array_equal(dataset.images(index)[0], tiles[4 * 24 + 1 * 12 + 0 + 0 + 2 * 2 + 1])
+    np.savez_compressed(tmp_path / "other.npz", images=tiles)  # as many as no grid has: pictures without factors
+    assert opened(tmp_path / "other.npz", tmp_path / "cache").factor_names == ()
+
+
 def car(seed):
     return np.random.default_rng(seed).integers(0, 256, (32, 32, 3, 4, 2), dtype=np.uint8)
 

@@ -115,7 +115,7 @@ def get(name: str, to: Path | None) -> None:
     say(f"next: {entry.use.replace(f'data/{name}', str(folder))}")
 
 
-def describe(what: str, size: int, sheet: Path | None, cache: str) -> None:
+def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: float) -> None:
     """Opens a data set by name or path, reading all of it, says what it is, and draws some of its images in `sheet`.
 
     Raises `UserError` as `open_dataset` does, which is what a damaged file leads to.
@@ -124,8 +124,8 @@ def describe(what: str, size: int, sheet: Path | None, cache: str) -> None:
         what in DATASETS or Path(what).expanduser().exists(),
         f"{what!r} is no data set and no path: choose {', '.join(DATASETS)}, or a folder or file of images",
     )
-    config = DataConfig(name=what, cache=cache) if what in DATASETS else DataConfig(folder=what, cache=cache)  # pyright: ignore[reportArgumentType]
-    dataset = open_dataset(config, size, say)
+    named = {"name": what} if what in DATASETS else {"folder": what}
+    dataset = open_dataset(DataConfig(**named, cache=cache, cache_gb=cache_gb), size, say)  # pyright: ignore[reportArgumentType]
     say(f"{dataset.name}: {len(dataset):,} images of {size} px")
     table = Table()
     table.add_column("factor")
