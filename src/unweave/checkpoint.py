@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,11 +58,12 @@ class Checkpoint(NamedTuple):
 def open_run(run: Path, config: RunConfig) -> RunConfig:
     """Makes the run folder or, where it holds a run, checks that it is this one; returns the config to use.
 
-    Raises `UserError` when the folder holds a run with other options (each is named) or other files.
+    In it the paths of the data are whole, so that the run goes on from any working folder. Raises `UserError` when the
+    folder holds a run with other options (each is named) or other files.
     """
-    path = run / "config.json"
+    path, config = run / "config.json", _with_whole_paths(config)
     if path.exists():
-        before = read_json(RunConfig, path)
+        before = _with_whole_paths(read_json(RunConfig, path))
         changed = [line for line in differences(before, config) if line.split(":")[0] not in MAY_CHANGE]
         require(
             not changed,
@@ -75,6 +77,14 @@ def open_run(run: Path, config: RunConfig) -> RunConfig:
     for leftover in run.glob("state/.*"):  # of a process that was killed while saving
         shutil.rmtree(leftover)
     return config
+
+
+def _with_whole_paths(config: RunConfig) -> RunConfig:
+    """Paths that lead nowhere stay as they are: whoever opens them says so."""
+    typed = {name: getattr(config.data, name) for name in ("folder", "labels", "cache")}
+    whole = {name: os.path.abspath(os.path.expanduser(path)) for name, path in typed.items() if path}
+    there = {name: path for name, path in whole.items() if name == "cache" or os.path.exists(path)}
+    return replace(config, data=replace(config.data, **there))
 
 
 def save(run: Path, checkpoint: Checkpoint) -> None:

@@ -45,31 +45,42 @@ def train(
 
 
 def data(
-    action: tyro.conf.Positional[Literal["list", "check"]],
+    action: tyro.conf.Positional[Literal["list", "info", "get", "check", "clear"]],
     what: tyro.conf.Positional[str] = "",
     size: int = 64,
     sheet: Path | None = None,
     cache: str = "",
+    cache_gb: float = 2.0,
+    to: Path | None = None,
 ) -> None:
-    """What data sets there are, and whether one is whole.
+    """What data sets there are, how to get one, and whether one is whole.
 
-    `unweave data list`; `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads all
-    of it and says how many images and factors it has, what was skipped, or what is wrong with it.
+    `unweave data list`; `unweave data info shapes3d`; `unweave data get shapes3d`, which goes on where it was cut.
+    `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads all of it and says how
+    many images and factors it has, what was skipped, or what is wrong with it. `unweave data clear photos` removes the
+    stored images of a set, `unweave data clear` those of all: they are made again where they are needed.
 
     Args:
-        action: list the sets that are known, or check one
-        what: rooms, dsprites, a folder or zip of pictures, an array, or a published file
-        size: pixels per side that the images are brought to
+        action: list what is known and what is stored, say more of one set, download, check, or remove stored images
+        what: the name of a set; for check also a folder or zip of pictures, an array, or a published file
+        size: pixels per side that the images are brought to by check
         sheet: file for a picture of some of the images, and of each factor over its values
         cache: folder for the stored images (default: the user's cache folder)
+        cache_gb: most disk space that check may take there
+        to: folder for what is downloaded (default: data/NAME here)
     """
-    from unweave.report.dataset import describe, list_datasets
+    from unweave.report import dataset
 
     if action == "list":
-        list_datasets()
-    else:
+        dataset.list_datasets(cache)
+    elif action == "clear":
+        dataset.clear_stores(what, cache)
+    elif action == "check":
         require(bool(what), "name what to check: unweave data check 3dshapes.h5")
-        describe(what, size, sheet, cache)
+        dataset.describe(what, size, sheet, cache, cache_gb)
+    else:
+        require(bool(what), f"name a data set: unweave data {action} shapes3d")
+        dataset.inform(what) if action == "info" else dataset.get(what, to)
 
 
 def evaluate(

@@ -16,11 +16,12 @@ class DataConfig:
     """The data set. Both are drawn on this machine, nothing is downloaded: `rooms` looks like Shapes3D."""
     folder: str = ""
     """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), or a published file
-    of Shapes3D (.h5), dSprites, MPI3D (.npz) or Cars3D (.tar.gz)."""
+    of Shapes3D (.h5), dSprites, MPI3D (.npz), Cars3D (.tar.gz) or smallNORB (a folder)."""
     labels: str = ""
     """Labels of your own images, a .csv with a first column of file names, or list_attr_celeba.txt. For scores only."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect."""
+    fit: Literal["crop", "pad", "stretch", "celeba_128", "celeba_96"] = "crop"
+    """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect; of CelebA's
+    aligned pictures 128 px around the face, or, as if resized to 96 px, the middle 64."""
     strict: bool = False
     """Stop at the first picture that cannot be read. Otherwise it is skipped, and listed beside the stored images."""
     frozen: tuple[str, ...] = ()

@@ -87,7 +87,7 @@ def train(
     Raises `UserError` for a folder of another run, a disk that cannot be written, or a loss that is not finite, and
     KeyboardInterrupt, with all saved and the way to go on as its text, after Ctrl-C.
     """
-    checkpoint.open_run(folder, config)
+    config = checkpoint.open_run(folder, config)
     stopped_at = launch(config.train, _main, config, folder, tell, dataset, on_save)
     if stopped_at < config.train.images:
         raise KeyboardInterrupt(f"saved in {folder}: the same command again goes on from {stopped_at:,} images")
