@@ -170,7 +170,12 @@ def test_a_grid_is_shown_factor_by_factor():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [([], "name what to check"), (["nowhere"], "'nowhere' is no data set and no path")]
+    ("arguments", "words"),
+    [
+        ([], "name what to check"),
+        (["nowhere"], "'nowhere' is no drawn data set and no path: choose rooms, dsprites"),
+        (["shapes3d"], "unweave data get shapes3d fetches it"),
+    ],
 )
 def test_what_cannot_be_checked(arguments, words, capsys):
     assert main(["data", "check", *arguments]) == 2

@@ -208,8 +208,8 @@ def test_the_second_address_is_tried(server, tmp_path):
     nobody = "http://127.0.0.1:9/file.bin"  # the port that discards: nothing listens
     said = []
     assert download(remote(server, urls=(gone, nobody, server.url)), tmp_path, said.append).read_bytes() == CONTENT
-    assert f"{gone}: answers 410 Gone" in said
-    assert f"{nobody}: cannot be reached, 5 times in a row" in said
+    assert f"{gone}: answers 410 Gone; trying the next address" in said
+    assert f"{nobody}: cannot be reached, 5 times in a row; trying the next address" in said
 
 
 def test_a_redirect_from_https_to_http_is_not_followed(server, tmp_path, monkeypatch):

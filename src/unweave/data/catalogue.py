@@ -17,7 +17,8 @@ class Remote(NamedTuple):
 
     name: str
     urls: tuple[str, ...]
-    """Where it is: the first that answers is taken. Empty where its site wants a person."""
+    """Where it is: the first that answers is taken. More than one only with a digest, or parts of two files could be
+    joined; empty where the site wants a person."""
     size: int | None = None
     """Bytes; None where nobody published it."""
     digest: str = ""
@@ -63,10 +64,7 @@ MPI3D_CITATION = (
     "Dataset, NeurIPS 2019"
 )
 MPI3D_SOURCE = "https://github.com/rr-learning/disentanglement_dataset"
-MPI3D_MIRRORS = (  # the second is where they were in 2024; both from the README and issue 4 of MPI3D_SOURCE
-    "https://huggingface.co/datasets/waleedgondal/mpi3d/resolve/main/{}",
-    "https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{}",
-)
+MPI3D_FILES = "https://huggingface.co/datasets/waleedgondal/mpi3d/resolve/main/{}"
 NORB_FILES = {  # TensorFlow Datasets, datasets/smallnorb/checksums.tsv
     "5x46789x9x18x6x2x96x96-training-dat": (
         131_896_188,
@@ -96,7 +94,7 @@ def _mpi3d(kind: str, about: str, images: int, file: Remote, by_hand: str = "") 
         licence="CC BY 4.0",
         source=MPI3D_SOURCE,
         citation=MPI3D_CITATION,
-        use=f"unweave train rooms-cpu-long --run runs/mpi3d --data.folder data/mpi3d_{kind}/{file.name} "
+        use=f"unweave train rooms-cpu-long --run runs/mpi3d_{kind} --data.folder data/mpi3d_{kind}/{file.name} "
         f"--data.cache-gb {np.ceil(images * 32 * 32 * 3 / 1e9):.0f}",
         files=(file,),
         layout="`images`, uint8 in the order of the factors, without labels: the grid is told by their number.",
@@ -107,7 +105,7 @@ def _mpi3d(kind: str, about: str, images: int, file: Remote, by_hand: str = "") 
 def _mpi3d_file(name: str) -> Remote:
     # disent has MD5s of the files of 2019 at an address that is gone. Whether those of today are the same bytes nobody
     # says, so that they are not held against them; Hugging Face states the SHA-256 of what it sends.
-    return Remote(name, tuple(mirror.format(name) for mirror in MPI3D_MIRRORS))
+    return Remote(name, (MPI3D_FILES.format(name),))
 
 
 CATALOGUE = {
@@ -227,8 +225,9 @@ CATALOGUE = {
         layout="Images of two cameras (`dat`), their kind (`cat`) and the other factors (`info`), for training and for "
         "testing, packed or not; they are put in the order of the factors. Of the two cameras the first is used, as "
         "disentanglement_lib does. Toy 3 of the animals and toy 3 of the cars have nothing in common, which is why its "
-        "tables leave `instance` out; here it is a factor like others, so that the images are a grid. Training and "
-        "testing have five toys of each kind each: with one of the two there, `instance` has five values.",
+        "tables leave `instance` out; here it is a factor like others, so that the images are a grid, and "
+        "`--data.frozen instance=0` keeps one toy of each kind. Training and testing have five toys of each kind each: "
+        "with one of the two there, `instance` has five values.",
     ),
     "celeba": Entry(
         title="CelebA",

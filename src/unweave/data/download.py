@@ -92,8 +92,9 @@ def _from_any(remote: Remote, part: Path, say: Say) -> str:
             try:
                 return _from_one(session, remote, url, part, say)
             except _Refused as reason:
-                say(f"{url}: {reason}")
                 reasons.append(f"{url}: {reason}")
+            if url != remote.urls[-1]:
+                say(f"{reasons[-1]}; trying the next address")
     kept = f". {part} keeps {_size(part):,} bytes: the same command goes on from there" if part.exists() else ""
     raise UserError(f"{remote.name} cannot be had from {'; '.join(reasons)}{kept}")
 

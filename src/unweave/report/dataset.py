@@ -120,9 +120,10 @@ def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: flo
 
     Raises `UserError` as `open_dataset` does, which is what a damaged file leads to.
     """
+    known = f"; unweave data get {what} fetches it" if what in CATALOGUE else ""
     require(
         what in DATASETS or Path(what).expanduser().exists(),
-        f"{what!r} is no data set and no path: choose {', '.join(DATASETS)}, or a folder or file of images",
+        f"{what!r} is no drawn data set and no path: choose {', '.join(DATASETS)}, a folder or a file of images{known}",
     )
     named = {"name": what} if what in DATASETS else {"folder": what}
     dataset = open_dataset(DataConfig(**named, cache=cache, cache_gb=cache_gb), size, say)  # pyright: ignore[reportArgumentType]
