@@ -58,7 +58,7 @@ def data(
 
     Args:
         action: list the sets that are known, or check one
-        what: rooms, dsprites, a folder or zip of pictures, an array, or a published file
+        what: rooms, dsprites, a folder or zip of pictures, an array, shards, hf://OWNER/NAME, or a published file
         size: pixels per side that the images are brought to
         sheet: file for a picture of some of the images, and of each factor over its values
         cache: folder for the stored images (default: the user's cache folder)
@@ -170,7 +170,7 @@ def encode(
     Args:
         run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: the file to write: .parquet or .npz
-        data: rooms, dsprites, or a folder, zip or file of images, in the place of what the model was trained on
+        data: rooms, dsprites, or other images by path or hf://OWNER/NAME, in the place of what the model was trained on
         device: cpu, cuda, mps or auto
         batch_size: images at a time
     """

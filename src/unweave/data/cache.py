@@ -47,6 +47,12 @@ def default_folder() -> Path:
     return Path(platformdirs.user_cache_dir("unweave"))
 
 
+def store_path(folder: Path, name: str, size: int, key: str) -> Path:
+    """The file of the images of a set at `size` px; `key` is the `fingerprint` of all that determines the pixels."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]
+    return folder / f"{plain}-{size}px-{key}.npy"
+
+
 def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[str], None]) -> FactorDataset:
     """The data set, from a file of its rendered images where that takes at most `most_gb` of disk, else as it is.
 
@@ -56,7 +62,7 @@ def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[
     """
     num_bytes = len(dataset) * int(np.prod(dataset.image_shape))
     key = fingerprint(f"{dataset.name} {dataset.version} {dataset.image_shape}")
-    path = folder / f"{dataset.name}-{dataset.image_shape[0]}px-{key}.npy"
+    path = store_path(folder, dataset.name, dataset.image_shape[0], key)
     if _is_whole(path, dataset):
         return _kept(dataset, path)
     size = f"{num_bytes / 1e6:,.0f} MB"

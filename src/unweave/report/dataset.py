@@ -7,7 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from unweave.config import DataConfig
-from unweave.data import DATASETS, open_dataset
+from unweave.data import DATASETS, is_place, open_dataset
 from unweave.data.base import Grid, ImageSet, StateSpace
 from unweave.data.published import LAYOUTS
 from unweave.errors import require
@@ -29,6 +29,10 @@ def list_datasets() -> None:
             name, f"{layout.file}: --data.folder ({layout.source})", ", ".join(layout.factors), layout.licence
         )
     table.add_row("your own", "folder, .zip, .npy, .npz: --data.folder", "--data.labels, for scores", "yours")
+    table.add_row(
+        "tar shards", "'train-{0000..0099}.tar', a folder of them: --data.folder", ".cls, .json, for scores", "yours"
+    )
+    table.add_row("Hugging Face", "hf://OWNER/NAME, saved, .parquet: --data.folder", "columns, for scores", "its own")
     console.print(table)
 
 
@@ -38,7 +42,7 @@ def describe(what: str, size: int, sheet: Path | None, cache: str) -> None:
     Raises `UserError` as `open_dataset` does, which is what a damaged file leads to.
     """
     require(
-        what in DATASETS or Path(what).expanduser().exists(),
+        what in DATASETS or is_place(what),
         f"{what!r} is no data set and no path: choose {', '.join(DATASETS)}, or a folder or file of images",
     )
     config = DataConfig(name=what, cache=cache) if what in DATASETS else DataConfig(folder=what, cache=cache)  # pyright: ignore[reportArgumentType]
