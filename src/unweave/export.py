@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unweave.config import DataConfig
-from unweave.data import DATASETS, open_dataset
+from unweave.data import DATASETS, is_place, open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.files import write_atomically
@@ -42,7 +42,7 @@ def data_config(model: DiffusionModel, data: str = "") -> DataConfig:
     if data in DATASETS:
         return DataConfig(data)  # pyright: ignore[reportArgumentType]
     if data:
-        require(Path(data).expanduser().exists(), f"data is {data!r}: choose {', '.join(DATASETS)}, or a path")
+        require(is_place(data), f"data is {data!r}: choose {', '.join(DATASETS)}, a path, or hf://OWNER/NAME")
         return replace(model.trained_on or DataConfig(), folder=data, labels="")
     require(model.trained_on is not None, "the model does not say what it was trained on: name a data set with --data")
     assert model.trained_on is not None
