@@ -23,8 +23,8 @@ CHUNK = 2048
 def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int) -> None:
     """Writes `out` (.parquet or .npz): per image the index, scalars, tokens, aligned tokens, anchors and factors.
 
-    In parquet, `scalar_3` is unit 3's scalar, `token_3` its token as a list. Raises `UserError` for another ending, an
-    unknown model or a file that cannot be written.
+    In parquet, `scalar_3` is unit 3's scalar, `token_3` its token as a list, and a factor called as another column is
+    `label_NAME`. Raises `UserError` for another ending, an unknown model or a file that cannot be written.
     """
     require(out.suffix in (".parquet", ".npz"), f"{out} ends in {out.suffix!r}: choose .parquet or .npz")
     require(batch_size >= 1, f"batch_size is {batch_size}: must be at least 1")
@@ -78,7 +78,7 @@ def _table(rows: np.ndarray, codes: Codes, factors: np.ndarray, names: tuple[str
         columns[f"token_{unit}"] = _vectors(codes.tokens[:, unit])
         columns[f"aligned_{unit}"] = _vectors(codes.aligned[:, unit])
     for column, name in enumerate(names):
-        columns[name] = pa.array(factors[:, column])
+        columns[f"label_{name}" if name in columns else name] = pa.array(factors[:, column])
     return pa.table(columns)
 
 

@@ -193,7 +193,7 @@ def damaged(tmp_path):
             r"has the splits train \(6\), test \(1\): choose one, as in hf:///.*saved:train$",
         ),
         (lambda path: f"hf://{saved(path, datasets.DatasetDict(a=made()))}:b", r"has the splits a \(6\): choose one"),
-        (lambda path: f"hf://{saved(path, made())}:train", "was saved without splits: leave out :train"),
+        (lambda path: f"hf://{saved(path, made())}:train", r"has the splits all \(6\): choose one"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_a_line(tmp_path, what, words):

@@ -43,7 +43,8 @@ def write_shards(folder, num=NUM, per_shard=4):
     with webdataset.ShardWriter(f"{folder}/shards/train-%04d.tar", maxcount=per_shard, verbose=0) as writer:
         for number in range(num):
             (folder / "pictures" / f"{number:03}.png").write_bytes(png(number))
-            told = {"age": number / 2, "smiles": number % 2 == 0, "name": "x", **({"rare": 1} if number == 3 else {})}
+            told = {"index": 10 * number, "age": number / 2, "smiles": number % 2 == 0, "name": "x"}
+            told |= {"rare": 1} if number == 3 else {}
             sample = {"png": png(number), "cls": number % 3, "json": told, "txt": "a caption"}
             writer.write({"__key__": f"{number:03}", **sample})
     return folder / "shards"
@@ -84,10 +85,9 @@ def test_pixels_are_those_of_a_folder_of_the_same_pictures(shards, tmp_path):
 def test_numbers_beside_the_pictures_are_labels(shards, tmp_path):
     said = []
     dataset = opened(shards, tmp_path / "cache", said)
-    assert dataset.factor_names == ("age", "smiles", "cls")
-    np.testing.assert_array_equal(
-        dataset.factors(range(NUM)), [[number / 2, number % 2 == 0, number % 3] for number in range(NUM)]
-    )
+    assert dataset.factor_names == ("index", "age", "smiles", "cls")
+    expected = [[10 * number, number / 2, number % 2 == 0, number % 3] for number in range(NUM)]
+    np.testing.assert_array_equal(dataset.factors(range(NUM)), expected)
     assert any("not every image has a number there: rare" in line for line in said)
 
 
@@ -103,6 +103,8 @@ def test_units_and_labels_of_shards_are_written(shards, tiny_run, tmp_path):
     out = tmp_path / "codes.parquet"
     assert main(["encode", str(tiny_run), "--data", f"{shards}/train-{{0000..0001}}.tar", "--out", str(out)]) == 0
     table = pq.read_table(out)
+    assert table["index"].to_pylist() == list(range(8))
+    assert table["label_index"].to_pylist() == [10 * number for number in range(8)]
     assert table["cls"].to_pylist() == [number % 3 for number in range(8)]
     assert table["age"].to_pylist() == [number / 2 for number in range(8)]
 

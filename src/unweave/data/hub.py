@@ -8,19 +8,17 @@ import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from unweave.data.pictures import Fit, Pictures, read_picture, walk
 from unweave.errors import UserError, require
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
 
 HUB = "hf://"
-SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` writes for one split, and for several
 
 
 class Name(NamedTuple):
@@ -56,10 +54,16 @@ def is_hub(what: str) -> bool:
     path = Path(what).expanduser()
     if what.startswith(HUB) or (path.is_file() and path.suffix == ".parquet"):
         return True
-    if any((path / name).is_file() for name in SAVED):
+    if _is_saved(path):
         return True
     has_parquet = any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
     return has_parquet and not any(walk(path, {}))
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder: one split, or several."""
+    one = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    return one or (path / "dataset_dict.json").is_file()
 
 
 class HubSource(Pictures):
@@ -99,29 +103,27 @@ def _load(what: str) -> "Dataset":
     """One split, without a format. Raises `UserError`, with the library's own reason, where it cannot be had."""
     try:
         import datasets
-        from datasets.exceptions import DatasetGenerationError, DatasetsError
+        from datasets.exceptions import DatasetGenerationError
     except ModuleNotFoundError:
         raise UserError(f"data.folder is {what}: Hugging Face data sets want pip install 'unweave[hf]'") from None
     name = parse(what)
     try:
-        if name.is_local and any(Path(name.place, file).is_file() for file in SAVED):
-            return _split(datasets.load_from_disk(name.place), name, what).with_format(None)
-        if name.is_local and Path(name.place).is_file():
+        if name.is_local and _is_saved(Path(name.place)):
+            saved = datasets.load_from_disk(name.place)
+            found = saved if isinstance(saved, dict) else {str(saved.split or "all"): saved}
+        elif name.is_local and Path(name.place).is_file():
             found = datasets.load_dataset("parquet", data_files=name.place, split=name.split)
         else:
             place = name.place if name.is_local else f"hf://datasets/{name.place}"  # never a folder of that name here
             found = datasets.load_dataset(place, name.config, split=name.split)
-    except (OSError, ValueError, KeyError, RuntimeError, DatasetsError, pa.ArrowException) as error:
+    except Exception as error:  # noqa: BLE001  # its own, its HTTP client's and Arrow's have no common base
         known = isinstance(error, DatasetGenerationError) and error.__cause__
         raise UserError(f"{what} cannot be opened: {' '.join(str(known or error).split())}") from None
-    return _split(found, name, what) if isinstance(found, dict) else found
+    return (_split(found, name, what) if isinstance(found, dict) else found).with_format(None)
 
 
-def _split(found: "Dataset | DatasetDict", name: Name, what: str) -> "Dataset":
+def _split(found: "dict[Any, Dataset]", name: Name, what: str) -> "Dataset":
     """The split that was named, or the only one."""
-    if not isinstance(found, dict):
-        require(name.split is None, f"{what} was saved without splits: leave out :{name.split}")
-        return found
     chosen = name.split or (next(iter(found)) if len(found) == 1 else "")
     if chosen not in found:
         place = "/".join(filter(None, (name.place, name.config)))

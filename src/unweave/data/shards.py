@@ -240,7 +240,7 @@ def _sample(members: dict[str, Any]) -> tuple[str, str | None, dict[str, float]]
 
 
 def _labels(files: dict[str, _Member]) -> dict[str, float]:
-    """The numbers in `json`, truth values as 0 and 1, and `cls`."""
+    """The numbers in `json`, truth values as 0 and 1, and the one in `cls`."""
     found: dict[str, Any] = {}
     if "json" in files:
         try:
@@ -248,7 +248,7 @@ def _labels(files: dict[str, _Member]) -> dict[str, float]:
             found = told if isinstance(told, dict) else {}
         except (ValueError, RecursionError):
             pass
-    if "cls" in files and re.fullmatch(rb"\s*-?\d+\s*", files["cls"].content):
+    if "cls" in files and re.fullmatch(rb"\s*-?\d{1,18}\s*", files["cls"].content):
         found["cls"] = int(files["cls"].content)
     numbers = {name: value for name, value in found.items() if isinstance(value, int | float) and abs(value) < 2**63}
     return {_plain(name): int(value) if isinstance(value, bool) else value for name, value in numbers.items()}
