@@ -22,7 +22,8 @@ from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
 from unweave.nn.noise import Schedule
 from unweave.record import read_record
-from unweave.train import learning_rate, train
+from unweave.stages import learning_rate
+from unweave.train import train
 
 LONG = 10**9
 

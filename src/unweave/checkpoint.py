@@ -4,7 +4,7 @@
     RUN/metrics.jsonl       the training record
     RUN/state/000000064000/ a checkpoint after that many images: tensors.safetensors and manifest.json with its hash;
                             the last two are kept
-    RUN/model/              the trained model as it stands, see `models.diffusion`
+    RUN/model/              the trained model as it stands, see `models.folder`; of a first stage, diffusers' folder
     RUN/results.json        scores, once they were computed
 
 A checkpoint is written into a hidden folder and renamed: it is there whole or not at all.
@@ -22,9 +22,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from unweave.config import RunConfig
+from unweave.config import RunConfig, VQRunConfig
 from unweave.configfile import differences, read_json, to_json
-from unweave.errors import require
+from unweave.errors import UserError, require
 from unweave.files import explain_os_errors, sync, write_text
 
 Tensors = dict[str, torch.Tensor]
@@ -54,14 +54,17 @@ class Checkpoint(NamedTuple):
     values: dict[str, Any]
 
 
-def open_run(run: Path, config: RunConfig) -> RunConfig:
+def open_run(run: Path, config: RunConfig | VQRunConfig) -> RunConfig | VQRunConfig:
     """Makes the run folder or, where it holds a run, checks that it is this one; returns the config to use.
 
     Raises `UserError` when the folder holds a run with other options (each is named) or other files.
     """
     path = run / "config.json"
     if path.exists():
-        before = read_json(RunConfig, path)
+        try:
+            before = read_json(type(config), path)
+        except UserError as error:
+            raise UserError(f"{run} holds no run of this kind ({error}): choose another --run") from None
         changed = [line for line in differences(before, config) if line.split(":")[0] not in MAY_CHANGE]
         require(
             not changed,
