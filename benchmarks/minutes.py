@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 import record
 from unweave.config import RunConfig
-from unweave.configfile import from_dict, to_dict
+from unweave.configfile import from_dict, to_dict, to_json
 from unweave.data import DSprites, open_dataset
 from unweave.data.base import FactorDataset
 from unweave.evaluate import scalars_of, score, standardise
@@ -245,9 +245,18 @@ def variation_table(results: list[dict[str, Any]]) -> str:
 
 
 def signal_table(results: list[dict[str, Any]]) -> str:
-    """Which label-free signal follows DCI-D: rank correlation over runs at their end, and over checkpoints in a run."""
-    lines = ["| signal | over runs | within a run, mean | ", "| --- | --- | --- |"]
-    ends = [result for result in results if result["name"].startswith("rooms-cpu")]
+    """Which label-free signal follows DCI-D: rank correlation over runs at their end, and over checkpoints in a run.
+
+    Of runs on rooms that are trained by the same loss: those of others are on other scales.
+    """
+    lines = ["| signal | over runs | within a run, mean |", "| --- | --- | --- |"]
+    scale = json.loads(to_json(PRESETS["rooms-cpu"].config))["model"]
+    ends = [
+        result
+        for result in results
+        if result["name"].startswith("rooms-cpu")
+        and all(result["config"]["model"][part] == scale[part] for part in ("loss", "noise", "tokenizer"))
+    ]
     for signal in ("held_out_loss", "dependence", "selectivity"):
         pairs = [(result["curve"][-1][signal], result["curve"][-1]["dci_disentanglement"]) for result in ends]
         across = spearmanr(*zip(*pairs)).statistic

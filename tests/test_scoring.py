@@ -66,6 +66,20 @@ def test_every_format_gives_the_same_numbers(files, names):
         assert ours["value"] == pytest.approx(theirs.value, abs=0.03 if "words.csv" in names else 1e-9)
 
 
+@pytest.mark.parametrize("names", [("late.npy", "late_factors.npy"), ("late.npz",)])
+def test_a_held_out_split_comes_from_its_own_files(files, names):
+    folder, codes, factors = files
+    for name, table in (("early", codes[:180]), ("early_factors", factors[:180])):
+        np.save(folder / f"{name}.npy", table)
+    for name, table in (("late", codes[180:]), ("late_factors", factors[180:])):
+        np.save(folder / f"{name}.npy", table)
+    np.savez(folder / "late.npz", codes=codes[180:], factors=factors[180:])
+    held_out = [str(folder / name) for name in names]
+    found = scored(files, "early.npy", "early_factors.npy", options=("--test", *held_out))
+    expected = score_rows(codes, factors, metrics=METRICS.split(","), test=np.arange(240) >= 180)
+    assert [line["value"] for line in found["summary"]] == [score.value for score in expected.scores]
+
+
 def test_grid_seeds_and_pictures(files):
     folder = files[0]
     options = ("--sizes", "4", "3", "--seeds", "2", "--protocol", "official", "--figures", str(folder / "figures"))
@@ -87,6 +101,7 @@ def test_grid_seeds_and_pictures(files):
         (("broken.parquet",), "broken.parquet cannot be read"),
         (("words.csv", "factors.csv"), "words.csv column 'hue' holds no numbers"),
         (("codes.csv",), "codes.csv has no factors"),
+        (("codes.npy", "factors.npy", "--test", "one.npy", "factors.npy"), "codes of shape (240, 1), where"),
         (("gap.csv", "factors.csv"), "gap.csv column 'b' is empty in 1 of 2 rows"),
     ],
 )
@@ -95,7 +110,8 @@ def test_what_is_wrong_with_a_file_is_said(files, names, words, capsys):
     (folder / "broken.npy").write_bytes(b"no array")
     (folder / "broken.parquet").write_bytes(b"no table")
     (folder / "gap.csv").write_text("a,b\n1,2\n3,\n")
-    assert main(["score", *(str(folder / name) for name in names)]) == 2
+    np.save(folder / "one.npy", files[1][:, :1])
+    assert main(["score", *(name if name.startswith("--") else str(folder / name) for name in names)]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ")
     assert words in said

@@ -20,10 +20,10 @@ from unweave.config import TrainConfig
 from unweave.data import Rooms, open_dataset
 from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
+from unweave.models.diffusion import DiffusionModel
 from unweave.nn.noise import Schedule
 from unweave.record import read_record
-from unweave.stages import learning_rate
-from unweave.train import train
+from unweave.train import learning_rate, train
 
 LONG = 10**9
 
@@ -186,6 +186,21 @@ def test_learning_rate_rises_stays_and_falls():
     rates = [learning_rate(options, images) for images in (0, 40, 90, 500, 800, 900, 990)]
     assert rates == pytest.approx([0.2, 1.0, 2.0, 2.0, 2.0, 1.0, 0.1])
     assert learning_rate(TrainConfig(images=1_000, batch_size=10, lr=2.0), 990) == 2.0
+
+
+def test_price_of_the_bottleneck_moves_evenly_in_its_logarithm_and_settles(tiny):
+    units = replace(tiny.model.encoder, kl=2.0, kl_start=8.0, kl_settled=0.5)
+    assert [units.kl_at(part) for part in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([8.0, 4.0, 2.0, 2.0])
+    assert replace(units, kl_start=0.0).kl_at(0.0) == 2.0
+    model = DiffusionModel(replace(tiny.model, encoder=units))
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    model.tokenizer.fit(images)
+    found = []
+    for progress in (0.0, 1.0):
+        torch.manual_seed(0)
+        found.append(model(images, progress))
+    cost = found[0].parts["kl"] / np.prod(model.latent_shape)
+    assert (found[0].total - found[1].total).item() == pytest.approx(6.0 * cost.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("prediction", ["noise", "v", "image", "flow"])

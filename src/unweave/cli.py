@@ -53,31 +53,42 @@ def train(
 
 
 def data(
-    action: tyro.conf.Positional[Literal["list", "check"]],
+    action: tyro.conf.Positional[Literal["list", "info", "get", "check", "clear"]],
     what: tyro.conf.Positional[str] = "",
     size: int = 64,
     sheet: Path | None = None,
     cache: str = "",
+    cache_gb: float = 2.0,
+    to: Path | None = None,
 ) -> None:
-    """What data sets there are, and whether one is whole.
+    """What data sets there are, how to get one, and whether one is whole.
 
-    `unweave data list`; `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads all
-    of it and says how many images and factors it has, what was skipped, or what is wrong with it.
+    `unweave data list`; `unweave data info shapes3d`; `unweave data get shapes3d`, which goes on where it was cut.
+    `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads all of it and says how
+    many images and factors it has, what was skipped, or what is wrong with it. `unweave data clear photos` removes the
+    stored images of a set, `unweave data clear` those of all: they are made again where they are needed.
 
     Args:
-        action: list the sets that are known, or check one
-        what: rooms, dsprites, a folder or zip of pictures, an array, or a published file
-        size: pixels per side that the images are brought to
+        action: list what is known and what is stored, say more of one set, download, check, or remove stored images
+        what: the name of a set; for check also a folder or zip of pictures, an array, or a published file
+        size: pixels per side that the images are brought to by check
         sheet: file for a picture of some of the images, and of each factor over its values
         cache: folder for the stored images (default: the user's cache folder)
+        cache_gb: most disk space that check may take there
+        to: folder for what is downloaded (default: data/NAME here)
     """
-    from unweave.report.dataset import describe, list_datasets
+    from unweave.report import dataset
 
     if action == "list":
-        list_datasets()
-    else:
+        dataset.list_datasets(cache)
+    elif action == "clear":
+        dataset.clear_stores(what, cache)
+    elif action == "check":
         require(bool(what), "name what to check: unweave data check 3dshapes.h5")
-        describe(what, size, sheet, cache)
+        dataset.describe(what, size, sheet, cache, cache_gb)
+    else:
+        require(bool(what), f"name a data set: unweave data {action} shapes3d")
+        dataset.inform(what) if action == "info" else dataset.get(what, to)
 
 
 def evaluate(
@@ -109,6 +120,8 @@ def score(
     protocol: Literal["official", "robust"] = "robust",
     seeds: int = 1,
     bootstrap: int = 0,
+    vectors: Literal["pca", "flat"] = "pca",
+    test: tuple[Path, ...] = (),
     json: Path | None = None,
     figures: Path | None = None,
 ) -> None:
@@ -125,6 +138,9 @@ def score(
         protocol: official repeats the constants of published tables; robust does not depend on the scale of codes
         seeds: evaluation seeds, whose mean and standard deviation are shown
         bootstrap: draws of the rows for 95 % intervals, as in 100; each takes as long as scoring once
+        vectors: units that are vectors (rows, units, numbers): their first principal component, or flat, every number
+            a code of its own
+        test: held-out codes and their factors, or one file with both; without it a third of the rows is held out
         json: file for every number and matrix
         figures: folder for pictures of the matrices
     """
@@ -134,7 +150,7 @@ def score(
 
     chosen = metrics.split(",") if metrics else list(METRICS)
     check_metrics(chosen)
-    scored = scoring.score_files(codes, factors, sizes, chosen, protocol, seeds, bootstrap)
+    scored = scoring.score_files(codes, factors, sizes, chosen, protocol, seeds, bootstrap, vectors, test)
     scoring.show(scored, codes)
     if json is not None:
         write_text(json, scoring.as_json(scored))

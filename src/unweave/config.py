@@ -16,11 +16,12 @@ class DataConfig:
     """The data set. Both are drawn on this machine, nothing is downloaded: `rooms` looks like Shapes3D."""
     folder: str = ""
     """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), or a published file
-    of Shapes3D (.h5), dSprites, MPI3D (.npz) or Cars3D (.tar.gz)."""
+    of Shapes3D (.h5), dSprites, MPI3D (.npz), Cars3D (.tar.gz) or smallNORB (a folder)."""
     labels: str = ""
     """Labels of your own images, a .csv with a first column of file names, or list_attr_celeba.txt. For scores only."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect."""
+    fit: Literal["crop", "pad", "stretch", "celeba_128", "celeba_96"] = "crop"
+    """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect; of CelebA's
+    aligned pictures 128 px around the face, or, as if resized to 96 px, the middle 64."""
     strict: bool = False
     """Stop at the first picture that cannot be read. Otherwise it is skipped, and listed beside the stored images."""
     frozen: tuple[str, ...] = ()
@@ -133,6 +134,11 @@ class EncoderConfig:
     kl: float = 0.0
     """Weight of a variational bottleneck: training adds noise of a learned size to each scalar and pays for what the
     scalar still says. 1 is the evidence lower bound of a unit-variance Gaussian; 0 leaves the scalars alone."""
+    kl_start: float = 0.0
+    """That weight as a run begins, from where it moves to `kl` evenly in its logarithm; 0 is `kl` all along. A high
+    price at first lets units come into use one after the other, each for what is worth most."""
+    kl_settled: float = 0.4
+    """Part of the run, 0 to 1, after which the weight is `kl`."""
 
     def __post_init__(self) -> None:
         require(self.num_units >= 1, f"encoder.num_units is {self.num_units}: must be at least 1")
@@ -140,10 +146,21 @@ class EncoderConfig:
         require(self.stem_kernel >= 1, f"encoder.stem_kernel is {self.stem_kernel}: must be at least 1")
         require(self.stem_stride >= 1, f"encoder.stem_stride is {self.stem_stride}: must be at least 1")
         require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
-        require(self.kl >= 0, f"encoder.kl is {self.kl}: must not be negative")
+        for name in ("kl", "kl_start"):
+            require(getattr(self, name) >= 0, f"encoder.{name} is {getattr(self, name)}: must not be negative")
+        require(
+            self.kl > 0 or self.kl_start == 0,
+            f"encoder.kl_start is {self.kl_start} and encoder.kl 0: there is no bottleneck to weigh, set both",
+        )
+        require(0 < self.kl_settled <= 1, f"encoder.kl_settled is {self.kl_settled}: choose above 0, 1 at most")
         for name in ("channels", "hidden", "unit_hidden"):
             widths = getattr(self, name)
             require(all(width >= 1 for width in widths), f"encoder.{name} is {widths}: all must be at least 1")
+
+    def kl_at(self, progress: float) -> float:
+        """The weight of the bottleneck when `progress`, 0 to 1, of a run is done."""
+        left = max(0.0, 1 - progress / self.kl_settled)
+        return self.kl * (self.kl_start / self.kl) ** left if self.kl_start else self.kl
 
 
 @dataclass(frozen=True)
@@ -437,8 +454,8 @@ class CriticConfig:
     """Weight of the critic's verdict, times |gradient of the distances| / |gradient of the verdict|; 0: no critic."""
     factor: float = 1.0
     """Weight of the verdict and of the critic's own loss, on top of that."""
-    start_images: int = 0
-    """Until this many images were trained on, the factor is 0."""
+    start: float = 0.0
+    """Part of the run, 0 to 1, before which the factor is 0."""
     channels: int = 64
     """Channels of the first convolution; each after it doubles them, up to eight times as many."""
     layers: int = 3
@@ -447,8 +464,9 @@ class CriticConfig:
     """The critic's learning rate, in units of train.lr."""
 
     def __post_init__(self) -> None:
-        for name in ("weight", "factor", "start_images"):
+        for name in ("weight", "factor"):
             require(getattr(self, name) >= 0, f"critic.{name} is {getattr(self, name)}: must not be negative")
+        require(0 <= self.start <= 1, f"critic.start is {self.start}: choose a part of the run from 0 to 1")
         for name in ("channels", "layers"):
             require(getattr(self, name) >= 1, f"critic.{name} is {getattr(self, name)}: must be at least 1")
         require(self.lr_ratio > 0, f"critic.lr_ratio is {self.lr_ratio}: must be positive")

@@ -14,7 +14,15 @@ from rich.table import Table
 
 from unweave.errors import UserError, require
 from unweave.metrics.inputs import Protocol
-from unweave.metrics.suite import SuiteResult, intervals, one_number_per_unit, score_grid, score_rows, summarise
+from unweave.metrics.suite import (
+    SuiteResult,
+    Vectors,
+    intervals,
+    one_number_per_unit,
+    score_grid,
+    score_rows,
+    summarise,
+)
 from unweave.metrics.udr import UDRResult, udr
 from unweave.record import console, say
 
@@ -50,24 +58,37 @@ def score_files(
     protocol: Protocol,
     seeds: int,
     bootstrap: int,
+    vectors: Vectors = "pca",
+    test: Sequence[Path] = (),
 ) -> Scored:
     """Scores the codes of a file with `seeds` evaluation seeds and, where not 0, `bootstrap` draws of the rows.
 
     Factors come from their own file, from the file of the codes, or, with `sizes`, from the row numbers of a full grid.
-    Raises `UserError`, naming the file, where one cannot be read or they do not fit.
+    `test` names the files of a held-out split, codes and factors or both in one, on which scores are taken that train
+    something. Raises `UserError`, naming the file, where one cannot be read or they do not fit.
     """
     require(seeds >= 1, f"seeds is {seeds}: must be at least 1")
     table = read_codes(codes)
+    how: dict[str, Any] = {"metrics": metrics, "protocol": protocol, "vectors": vectors}
     if sizes:
         require(factors is None, f"give factors ({factors}) or sizes {list(sizes)}, not both")
         require(bootstrap == 0, "bootstrap draws rows anew: a grid given by its sizes has none to draw from")
+        require(not test, "a grid given by its sizes has no held-out split: give factors in the place of sizes")
         names = tuple(f"factor {index}" for index in range(len(sizes)))
-        results = [score_grid(table, sizes, metrics=metrics, protocol=protocol, seed=seed) for seed in range(seeds)]
-        return Scored(results, names, {})
+        return Scored([score_grid(table, sizes, seed=seed, **how) for seed in range(seeds)], names, {})
     values, names = read_factors(factors or codes)
-    results = [score_rows(table, values, metrics=metrics, protocol=protocol, seed=seed) for seed in range(seeds)]
-    found = intervals(table, values, metrics=metrics, protocol=protocol, num=bootstrap) if bootstrap else {}
-    return Scored(results, names, found)
+    if test:
+        require(len(test) <= 2, f"test has {len(test)} files: give codes and factors, or one file with both")
+        more, others = read_codes(test[0]), read_factors(test[-1])
+        for what, first, second in (("codes", table, more), ("factors", values, others.values)):
+            require(
+                first.shape[1:] == second.shape[1:],
+                f"{test[0]}: {what} of shape {second.shape}, where those to train on have {first.shape}",
+            )
+        how["test"] = np.arange(len(table) + len(more)) >= len(table)
+        table, values = np.concatenate([table, more]), np.concatenate([values, others.values])
+    results = [score_rows(table, values, seed=seed, **how) for seed in range(seeds)]
+    return Scored(results, names, intervals(table, values, num=bootstrap, **how) if bootstrap else {})
 
 
 def read_codes(path: Path) -> np.ndarray:

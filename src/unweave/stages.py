@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from unweave.config import LoopConfig, RunConfig, VQRunConfig
+from unweave.config import RunConfig, VQRunConfig
 from unweave.models.base import evaluating
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import save_model
@@ -27,27 +27,18 @@ NUM_HELD_OUT_IMAGES = 512
 NUM_REDRAWN_IMAGES = 1000
 
 
-def crosses(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, after]."""
-    return before // every != after // every
-
-
-def learning_rate(options: LoopConfig, images: int) -> float:
-    """That of the step that follows `images` images: it rises to `lr`, stays, and falls to 0 at the end."""
-    warm = (images + options.batch_size) / max(options.warmup_images, 1)
-    left = (options.images - images) / max(options.cooldown * options.images, 1)
-    return options.lr * min(1.0, warm, left)
-
-
 class Stage(ABC, Generic[M]):
     """A model with all that its training needs beside the loop.
 
-    `model(images)`, images (B, 3, H, W) in [-1, 1], gives `Losses`; its state is what a checkpoint holds. `averaged`
-    are the parts that have a moving average, under the names that they have in checkpoints.
+    `model(images, progress)`, images (B, 3, H, W) in [-1, 1], `progress` the part of the run that is done, gives
+    `Losses`; its state is what a checkpoint holds. `averaged` are the parts that have a moving average, under the names
+    that they have in checkpoints.
     """
 
     model: M
     averaged: dict[str, nn.Module]
+    fit_every_images: int = 0
+    """`fit` is due each time this many images were trained on, and at the end; 0: only then."""
 
     @abstractmethod
     def start(self) -> str:
@@ -55,16 +46,7 @@ class Stage(ABC, Generic[M]):
 
     @abstractmethod
     def optimizer(self) -> torch.optim.Optimizer:
-        """A fresh optimiser of all that is learned."""
-
-    @abstractmethod
-    def schedule(self, optimizer: torch.optim.Optimizer, images: int) -> None:
-        """Sets what depends on the images seen, before the step that follows them."""
-
-    def fits(self, before: int, after: int) -> bool:
-        """Whether `fit` is due once the images seen have grown from `before` to `after`; it always is at the end."""
-        del before, after
-        return False
+        """A fresh optimiser of all that is learned; each of its groups has an `lr_ratio`, in units of `train.lr`."""
 
     def fit(self, images: int) -> None:
         """Sets, from the training images, what is not learned by gradients; in every process."""
@@ -95,6 +77,7 @@ class SecondStage(Stage[DiffusionModel]):
         self.run, self.config = run, config
         self.model = DiffusionModel(config.model)
         self.model.trained_on = run.trained_on
+        self.fit_every_images = config.model.anchors.fit_every_images
         self.averaged = {"denoiser": self.model.denoiser}
         if config.train.ema_encoder:
             self.averaged["encoder"] = self.model.encoder
@@ -110,14 +93,8 @@ class SecondStage(Stage[DiffusionModel]):
     def optimizer(self) -> torch.optim.Optimizer:
         options = self.config.train
         learned = [*self.model.encoder.parameters(), *self.model.denoiser.parameters()]
-        return torch.optim.AdamW(learned, lr=options.lr, weight_decay=options.weight_decay, fused=True)
-
-    def schedule(self, optimizer: torch.optim.Optimizer, images: int) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.train, images)
-
-    def fits(self, before: int, after: int) -> bool:
-        return crosses(before, after, self.config.model.anchors.fit_every_images)
+        groups = [{"params": learned, "lr_ratio": 1.0}]
+        return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, fused=True)
 
     @torch.no_grad()
     def fit(self, images: int) -> None:
@@ -186,17 +163,10 @@ class FirstStage(Stage[VQGAN]):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """The published two, Adam(0.5, 0.9) of VQModel and critic, as one with two groups."""
-        groups = [{"params": [*self.model.vq.parameters()], "ratio": 1.0}]
+        groups = [{"params": [*self.model.vq.parameters()], "lr_ratio": 1.0}]
         if self.model.critic:
-            groups.append({"params": [*self.model.critic.parameters()], "ratio": self.config.model.critic.lr_ratio})
+            groups.append({"params": [*self.model.critic.parameters()], "lr_ratio": self.config.model.critic.lr_ratio})
         return torch.optim.Adam(groups, lr=self.config.train.lr, betas=(0.5, 0.9), fused=True)
-
-    def schedule(self, optimizer: torch.optim.Optimizer, images: int) -> None:
-        """Sets the learning rates, and whether the critic counts yet."""
-        for group in optimizer.param_groups:
-            group["lr"] = group["ratio"] * learning_rate(self.config.train, images)
-        critic = self.config.model.critic
-        self.model.critic_factor = critic.factor if images >= critic.start_images else 0.0
 
     def measure(self) -> dict[str, Any]:
         """How well images that are never trained on come back, and by how many codes: see `VQGAN.measure`."""

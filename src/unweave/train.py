@@ -23,7 +23,7 @@ import torch
 
 from unweave import checkpoint
 from unweave.batches import Order, batches, split_rows
-from unweave.config import RunConfig, VQRunConfig
+from unweave.config import LoopConfig, RunConfig, VQRunConfig
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import UserError
@@ -33,7 +33,7 @@ from unweave.nn.ema import Ema
 from unweave.record import Display, Record, Say, say
 from unweave.run import Run
 from unweave.runtime import Fabric, launch, seed_step, sum_over_processes
-from unweave.stages import crosses, make_stage
+from unweave.stages import make_stage
 from unweave.state import State, restore, snapshot
 
 OnSave = Callable[[Any], None]
@@ -66,7 +66,7 @@ def train(
     Raises `UserError` for a folder of another run, a disk that cannot be written, or a loss that is not finite, and
     KeyboardInterrupt, with all saved and the way to go on as its text, after Ctrl-C.
     """
-    checkpoint.open_run(folder, config)
+    config = checkpoint.open_run(folder, config)
     stopped_at = launch(config.train, _main, config, folder, tell, dataset, on_save)
     if stopped_at < config.train.images:
         raise KeyboardInterrupt(f"saved in {folder}: the same command again goes on from {stopped_at:,} images")
@@ -137,7 +137,7 @@ def fit(run: Run, state: State, on_save: OnSave | None) -> None:
             tally.parts.append(train_step(run, state, next(feed)))
             state.seconds = time.monotonic() - start
             ended = state.images >= options.images
-            fitting = ended or stage.fits(before, state.images)
+            fitting = ended or crosses(before, state.images, stage.fit_every_images)
             saving = ended or crosses(before, state.images, options.save_every_images)
             if fitting or saving or crosses(before, state.images, options.log_every_images):
                 display.update(state.images, log(run, state, tally))
@@ -158,11 +158,13 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
     """One step on this process's share of a batch; returns the named numbers of the step."""
     options, fabric = run.config.train, run.fabric
     seed_step(options.seed, fabric.global_rank, state.images)
-    state.stage.schedule(state.optimizer, state.images)
+    for group in state.optimizer.param_groups:
+        group["lr"] = group["lr_ratio"] * learning_rate(options, state.images)
     state.model.train()
+    progress = state.images / options.images
     found: list[dict[str, torch.Tensor]] = []
     for part in normalise(images.to(fabric.device, non_blocking=True)).chunk(options.accumulate):
-        losses = state.wrapped(part)
+        losses = state.wrapped(part, progress)
         fabric.backward(losses.total / options.accumulate)
         found.append(losses.parts)
     if options.clip:
@@ -174,6 +176,13 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
     state.images += options.batch_size
     state.step += 1
     return {name: torch.stack([parts[name] for parts in found]).mean() for name in found[0]}
+
+
+def learning_rate(options: LoopConfig, images: int) -> float:
+    """That of the step that follows `images` images: it rises to `lr`, stays, and falls to 0 at the end."""
+    warm = (images + options.batch_size) / max(options.warmup_images, 1)
+    left = (options.images - images) / max(options.cooldown * options.images, 1)
+    return options.lr * min(1.0, warm, left)
 
 
 def log(run: Run, state: State, tally: Tally) -> str:
@@ -231,6 +240,11 @@ def save(run: Run, state: State, on_save: OnSave | None) -> float:
             with evaluating(state.model):
                 on_save(state.model)
         return time.monotonic() - looking
+
+
+def crosses(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]; never where `every` is 0."""
+    return every > 0 and before // every != after // every
 
 
 def any_process(fabric: Fabric, flag: bool) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
+from sklearn.ensemble import GradientBoostingClassifier
 
 from tests.metrics.metric_cases import grid_factors
 from unweave.errors import UserError
@@ -64,6 +65,28 @@ def test_vectors_become_their_first_component():
         sign = np.sign(oracle @ found[:, unit])
         np.testing.assert_allclose(found[:, unit] * sign, oracle, atol=1e-9)
     np.testing.assert_array_equal(one_number_per_unit(tokens[:, :, 0]), tokens[:, :, 0])
+
+
+def test_flat_vectors_are_codes_each():
+    rng = np.random.default_rng(0)
+    tokens, factors = rng.normal(size=(300, 3, 2)), rng.integers(4, size=(300, 2))
+    tokens[:, 1, 0] += 2 * factors[:, 0]
+    found = score_rows(tokens, factors, metrics=("mig", "sap"), vectors="flat")
+    assert found.matrices["mig"].shape == (6, 2)
+    assert by_name(found) == by_name(score_rows(tokens.reshape(300, 6), factors, metrics=("mig", "sap")))
+
+
+def test_held_out_rows_are_tested_on_and_nothing_else_is():
+    """The split of scikit-learn's own boosting: trained on the first rows, tested on the others."""
+    rng = np.random.default_rng(0)
+    factors = rng.integers(3, size=(400, 1))
+    codes = factors + 0.4 * rng.normal(size=(400, 2))
+    codes[300:, 0] += 0.8  # the held-out images differ
+    held_out = np.arange(400) >= 300
+    found = by_name(score_rows(codes, factors, metrics=("dci",), test=held_out))["dci", "informativeness"]
+    oracle = GradientBoostingClassifier(random_state=0).fit(codes[:300], factors[:300, 0])
+    assert found == pytest.approx(oracle.score(codes[300:], factors[300:, 0]), abs=0.03)
+    assert found < by_name(score_rows(codes, factors, metrics=("dci",)))["dci", "informativeness"] - 0.03
 
 
 def test_continuous_factors_are_sorted_and_said():
@@ -175,6 +198,9 @@ def test_numbers_are_in_range_or_flagged(seed, extra):
         (lambda: intervals(grid_case(), grid_factors(SIZES), num=3), "num is 3"),
         (lambda: score_rows(grid_case()[:4], grid_factors(SIZES)[:4]), "at least 6"),
         (lambda: score_rows(grid_case(), np.full((60, 2), np.nan)), "factors column 0 is NaN"),
+        (lambda: score_rows(grid_case(), grid_factors(SIZES), test=np.arange(5)), "test has shape"),
+        (lambda: score_rows(grid_case(), grid_factors(SIZES), test=np.ones(60, bool)), "test names 60 of 60 rows"),
+        (lambda: score_rows(grid_case(), grid_factors(SIZES), vectors="mean"), "vectors is 'mean'"),
     ],
 )
 def test_mistakes_are_named(call, words):

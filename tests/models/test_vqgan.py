@@ -83,14 +83,16 @@ def test_what_weighs_nothing_is_not_built():
 
 
 def test_a_critic_that_does_not_count_yet_moves_nothing():
-    model, alone = make(), make(replace(SMALL, critic=CriticConfig(weight=0)))
+    late = replace(SMALL, critic=replace(SMALL.critic, start=0.5))
+    model, alone = make(late), make(replace(SMALL, critic=CriticConfig(weight=0)))
     alone.vq.load_state_dict(model.vq.state_dict())
-    model.critic_factor = 0.0
-    model(images()).total.backward()
-    alone(images()).total.backward()
+    model(images(), progress=0.49).total.backward()
+    alone(images(), progress=0.49).total.backward()
     assert all((parameter.grad == 0).all() for parameter in model.critic.parameters())
     for ours, theirs in zip(model.vq.parameters(), alone.vq.parameters()):
         torch.testing.assert_close(ours.grad, theirs.grad)
+    model(images(), progress=0.5).total.backward()
+    assert any((parameter.grad != 0).any() for parameter in model.critic.parameters())
 
 
 @pytest.mark.parametrize(("beta_on", "on_codes", "on_latents"), [("latents", 1.0, 0.25), ("codes", 0.25, 1.0)])

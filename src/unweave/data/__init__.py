@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unweave.config import DataConfig
 from unweave.data.base import FactorDataset, Frozen, ImageSet, StateSpace
-from unweave.data.cache import Stored, StoredGrid, cached, default_folder
+from unweave.data.cache import Stored, StoredGrid, cache_folder, cached, store_path
 from unweave.data.dsprites import DSprites
 from unweave.data.labels import read_labels
 from unweave.data.pictures import ArraySource, FolderSource, ZipSource
@@ -19,6 +19,13 @@ __all__ = ["DSprites", "FactorDataset", "Frozen", "ImageSet", "Rooms", "StateSpa
 DATASETS = {"rooms": Rooms, "dsprites": DSprites}
 IMAGE_SIZES = (32, 64)
 SMALLEST_SIZE = 8
+HOW_FITTED = {
+    "crop": "their middle square",
+    "pad": "whole, on black bars",
+    "stretch": "stretched to a square",
+    "celeba_128": "128 px around the face of CelebA's",
+    "celeba_96": "the middle 64 px of CelebA's as if they were 96 px wide",
+}
 
 
 def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> ImageSet:
@@ -27,7 +34,7 @@ def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]
     A `FactorDataset` where the images are a whole grid of factors. `say` is told what is written where. Raises
     `UserError` for unknown factors, values and image sizes, and for images that are missing or damaged.
     """
-    folder = Path(config.cache).expanduser() if config.cache else default_folder()
+    folder = cache_folder(config.cache)
     if config.folder:
         return _open_own(config, image_size, folder, say)
     require(not config.labels, f"data.labels is {config.labels}: labels belong to your own images, see data.folder")
@@ -48,7 +55,7 @@ def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], 
     require(size >= SMALLEST_SIZE, f"model.image_size is {size}: must be at least {SMALLEST_SIZE}")
     published = open_published(path, size)
     source = published.source if published else _source(path, config, size)
-    store = converted(source, folder / f"{_plain(source.name)}-{size}px-{source.version}.npy", config, say)
+    store = converted(source, store_path(folder, source.name, size, source.version), config, say)
     if published:
         require(not config.labels, f"data.labels is {config.labels}: {path} is a published set with its own labels")
         say(f"{path} is {source.name}: {len(source):,} images, {' x '.join(map(str, published.space.sizes))}")
@@ -56,8 +63,7 @@ def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], 
         return Frozen(dataset, config.frozen_values) if config.frozen else dataset
     if config.frozen:
         say(f"{path} has no factors: {', '.join(config.frozen)} of data.frozen does not apply")
-    how = {"crop": "their middle square", "pad": "whole, on black bars", "stretch": "stretched to a square"}
-    say(f"{path}: images are taken {how[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
+    say(f"{path}: images are taken {HOW_FITTED[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
     labels = None
     if config.labels:
         kept = store.kept(len(source))
@@ -77,8 +83,3 @@ def _source(path: Path, config: DataConfig, size: int) -> Source:
         f"data.folder is {path}: choose a folder or .zip of pictures, an .npy or .npz array, or a published file (.h5, "
         f".npz, .tar.gz)"
     )
-
-
-def _plain(name: str) -> str:
-    """A name that every file system takes."""
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]

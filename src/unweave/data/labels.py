@@ -1,7 +1,8 @@
 """Labels of your own images, from a table of file names."""
 
+import io
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -40,8 +41,8 @@ def read_labels(path: Path, files: Sequence[str] | None, num: int) -> Labels:
 
 def _rows_of(files: Sequence[str], listed: Sequence[str], path: Path) -> np.ndarray:
     whole = {name: row for row, name in enumerate(listed)}
-    short = {PurePosixPath(name).name: row for row, name in enumerate(listed)}
-    found = [whole.get(name, short.get(PurePosixPath(name).name, -1)) for name in files]
+    short = {name.rpartition("/")[2]: row for row, name in enumerate(listed)}
+    found = [whole.get(name, short.get(name.rpartition("/")[2], -1)) for name in files]
     missing = [name for name, row in zip(files, found) if row < 0]
     require(
         not missing,
@@ -71,14 +72,19 @@ def _csv(path: Path) -> pa.Table:
 def _celeba(path: Path) -> pa.Table:
     """CelebA's own format: the number of images, the names of the attributes, then a file name and -1 or 1 for each."""
     try:
-        count, names, *lines = path.read_text().splitlines()
-        rows = [line.split() for line in lines if line.strip()]
-        if int(count) != len(rows) or any(len(row) != 1 + len(names.split()) for row in rows):
-            raise ValueError(f"{count} images and {len(names.split())} attributes announced, not all there")
-        columns = list(zip(*rows))
-        values = [np.array(column, np.int64) for column in columns[1:]]
+        count, names, body = path.read_text().split("\n", 2)
+        columns = pa_csv.ReadOptions(column_names=["image", *names.split()])
+        while "  " in body:
+            body = body.replace("  ", " ")
+        body = body.replace(" \n", "\n")
+        table = pa_csv.read_csv(io.BytesIO(body.encode()), columns, pa_csv.ParseOptions(delimiter=" "))
+        if int(count) != table.num_rows:
+            raise ValueError(f"{count} images announced, {table.num_rows:,} there")
+        if not all(pa.types.is_integer(kind) for kind in table.schema.types[1:]):
+            raise ValueError("attributes are -1 or 1")
     except FileNotFoundError:
         raise UserError(f"data.labels is {path}, which does not exist") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as list_attr_celeba.txt ({error}): get it again") from None
-    return pa.table({"image": pa.array(columns[0]), **dict(zip(names.split(), values))})
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read as list_attr_celeba.txt ({reason}): get it again") from None
+    return table

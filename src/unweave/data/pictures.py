@@ -18,7 +18,12 @@ from PIL import Image, ImageOps
 from unweave.data.store import Skipped, file_identity, fingerprint
 from unweave.errors import UserError, require
 
-Fit = Literal["crop", "pad", "stretch"]
+Fit = Literal["crop", "pad", "stretch", "celeba_128", "celeba_96"]
+CELEBA = (178, 218)  # width and height of its aligned pictures
+CELEBA_BOXES = {  # left, top, right, bottom of what is kept of them
+    "celeba_128": (25, 57, 153, 185),  # 128 px around (89, 121), as D2C and DiffAE
+    "celeba_96": (16 * 178 / 96, 26 * 218 / 117, 80 * 178 / 96, 90 * 218 / 117),  # the middle 64 px of 96 x 117
+}
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MOST_BYTES = 256 * 2**20  # of one picture in a zip: more is no picture
 MOST_PIXELS = 2**27  # 134 million, 400 MB once decoded
@@ -68,8 +73,15 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
 
 def fitted(picture: Image.Image, size: int, fit: Fit) -> np.ndarray:
     """An RGB picture as uint8 (size, size, 3). `crop` keeps the middle square, `pad` the whole on black bars,
-    `stretch` the whole at another aspect."""
+    `stretch` the whole at another aspect; the others a rectangle of `CELEBA_BOXES`.
+
+    Raises `ValueError` for a picture that has another size than CelebA's where its rectangles are asked for.
+    """
     square = (size, size)
+    if fit in CELEBA_BOXES:
+        if picture.size != CELEBA:
+            raise ValueError("{} x {} pixels, where data.fit {} takes 178 x 218".format(*picture.size, fit))
+        return np.asarray(picture.resize(square, Image.Resampling.LANCZOS, CELEBA_BOXES[fit]))
     if picture.size == square:
         return np.asarray(picture)
     if fit == "crop":
@@ -109,20 +121,34 @@ class _Files(ABC):
 
 
 class FolderSource(_Files):
-    """The pictures of a folder and of the folders in it, by their paths in alphabetical order; hidden ones left out."""
+    """The pictures of a folder and of the folders in it, by their paths in alphabetical order; hidden ones left out.
+
+    A folder that may not be read stands among them as a picture that cannot be read.
+    """
 
     def __init__(self, path: Path, size: int, fit: Fit):
-        names = sorted(_walk(path))
+        self.closed: dict[str, str] = {}
+        names = sorted([*_walk(path, self.closed), *self.closed])
         super().__init__(path, names, size, fit, str([file_identity(path / name) for name in names]))
 
     def picture(self, index: int) -> np.ndarray:
-        return read_picture(self.path / self.names[index], self.image_shape[0], self.fit)
+        name = self.names[index]
+        if name in self.closed:
+            raise ValueError(f"a folder: {self.closed[name]}")
+        return read_picture(self.path / name, self.image_shape[0], self.fit)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Paths below `folder`, with forward slashes. Links are followed, a folder that was seen is not entered again."""
+def _walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
+    """Paths below `folder`, with forward slashes; folders that may not be read go into `closed`, with the reason.
+
+    Links are followed, a folder that was seen is not entered again.
+    """
+
+    def note(error: OSError) -> None:
+        closed[Path(error.filename).relative_to(folder).as_posix()] = error.strerror or str(error)
+
     seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=note):
         here = os.path.realpath(root)
         if here in seen:
             folders.clear()
@@ -178,6 +204,11 @@ class ArraySource:
         )
         require(
             self.array.dtype == np.uint8, f"{path} has an array of {self.array.dtype}: images are uint8, from 0 to 255"
+        )
+        aligned = shape[2:0:-1] == CELEBA
+        require(
+            aligned or fit not in CELEBA_BOXES,
+            f"{path} has an array of shape {shape}: data.fit {fit} takes images of 178 x 218 pixels",
         )
         self.version = fingerprint(*file_identity(path), size, fit)
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,9 @@ from unweave.metrics.mig import mig, modularity
 from unweave.metrics.sampling import cell_index, sample_rows
 from unweave.metrics.sap import sap
 from unweave.metrics.tad import tad
+
+Vectors = Literal["pca", "flat"]
+"""Units that are vectors: one number each, their first principal component; or every number a code of its own."""
 
 OFFICIAL_TRAIN, OFFICIAL_TEST = 10_000, 5_000
 NUM_CLASSES = 10
@@ -168,13 +171,14 @@ def score_grid(
     metrics: Sequence[str] = METRICS,
     protocol: Protocol = "robust",
     seed: int = 0,
+    vectors: Vectors = "pca",
 ) -> SuiteResult:
     """Scores codes (cells, D) or (cells, units, dim) of a full factor grid in C order.
 
     Rows are drawn as in the reference, 10,000 to train and 5,000 to test; under `robust` the codes are standardised
     first. Raises `UserError` for an unknown metric, and as the scores themselves do.
     """
-    table = _prepared(codes, metrics, protocol)
+    table = _prepared(codes, metrics, protocol, vectors)
     sizes = check_sizes(factor_sizes, len(table))
     train, test = sample_rows(sizes, OFFICIAL_TRAIN, OFFICIAL_TEST, seed)
     sample = _Sample(
@@ -195,16 +199,19 @@ def score_rows(
     metrics: Sequence[str] = METRICS,
     protocol: Protocol = "robust",
     seed: int = 0,
+    vectors: Vectors = "pca",
+    test: ArrayLike | None = None,
 ) -> SuiteResult:
     """Scores codes (N, D) or (N, units, dim) with factors (N, F), discrete or continuous, of images without a grid.
 
-    A third of the rows, drawn under the seed, is kept to test on; at most 10,000 train and 5,000 test, as in the
-    reference. A factor whose numbers are not whole is sorted into ten classes of equal size. Raises `UserError` for an
-    unknown metric, and as the scores themselves do.
+    `test` (N,) bool says which rows to test on, all others train; without it a third of the rows, drawn under the
+    seed, is kept for that. At most 10,000 train and 5,000 test, as in the reference. A factor whose numbers are not
+    whole is sorted into ten classes of equal size. Raises `UserError` for an unknown metric, for a `test` that is no
+    such split, and as the scores themselves do.
     """
-    table = _prepared(codes, metrics, protocol)
+    table = _prepared(codes, metrics, protocol, vectors)
     labels, notes = classes(factors, len(table))
-    return _score_split(table, labels, *_split(len(table), seed), metrics, protocol, seed, notes)
+    return _score_split(table, labels, *_split(len(table), seed, test), metrics, protocol, seed, notes)
 
 
 def intervals(
@@ -214,6 +221,8 @@ def intervals(
     metrics: Sequence[str] = METRICS,
     protocol: Protocol = "robust",
     seed: int = 0,
+    vectors: Vectors = "pca",
+    test: ArrayLike | None = None,
     num: int = 100,
     level: float = 0.95,
 ) -> dict[tuple[str, str], tuple[float, float]]:
@@ -226,13 +235,13 @@ def intervals(
     """
     require(num >= 10, f"num is {num}: an interval needs at least 10 draws")
     require(0 < level < 1, f"level is {level}: choose one between 0 and 1")
-    table = _prepared(codes, metrics, protocol)
+    table = _prepared(codes, metrics, protocol, vectors)
     labels, notes = classes(factors, len(table))
-    train, test = _split(len(table), seed)
+    train, tested = _split(len(table), seed, test)
     rng = np.random.default_rng(seed)
     values: dict[tuple[str, str], list[float]] = {}
     for _ in range(num):
-        drawn = rng.choice(train, len(train)), rng.choice(test, len(test))
+        drawn = rng.choice(train, len(train)), rng.choice(tested, len(tested))
         result = _score_split(table, labels, *drawn, metrics, protocol, seed, notes)
         for score in result.scores:
             values.setdefault((score.metric, score.name), []).append(score.value)
@@ -241,12 +250,21 @@ def intervals(
     return {key: (float(low), float(high)) for key, (low, high) in found.items()}
 
 
-def _split(num_rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train and to test on, drawn under the seed."""
+def _split(num_rows: int, seed: int, test: ArrayLike | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train and to test on, in an order drawn under the seed."""
     require(num_rows >= 6, f"codes has {num_rows} rows: scores need at least 6")
     order = np.random.RandomState(seed).permutation(num_rows)
-    num_test = min(num_rows // 3, OFFICIAL_TEST)
-    return order[num_test:][:OFFICIAL_TRAIN], order[:num_test]
+    if test is None:
+        num_test = min(num_rows // 3, OFFICIAL_TEST)
+        return order[num_test:][:OFFICIAL_TRAIN], order[:num_test]
+    tested = np.asarray(test)
+    require(
+        tested.shape == (num_rows,) and tested.dtype == bool,
+        f"test has shape {tested.shape} and dtype {tested.dtype}: should be ({num_rows},) bool, true for the test rows",
+    )
+    num_test = int(tested.sum())
+    require(2 <= num_test <= num_rows - 4, f"test names {num_test} of {num_rows} rows: need at least 2, and 4 others")
+    return order[~tested[order]][:OFFICIAL_TRAIN], order[tested[order]][:OFFICIAL_TEST]
 
 
 def _score_split(
@@ -332,11 +350,13 @@ def summarise(results: Sequence[SuiteResult]) -> list[tuple[Score, float]]:
     return rows
 
 
-def _prepared(codes: ArrayLike, metrics: Sequence[str], protocol: Protocol) -> NDArray[np.float64]:
-    """One number per unit, standardised under `robust`; what is asked for is checked first."""
+def _prepared(codes: ArrayLike, metrics: Sequence[str], protocol: Protocol, vectors: Vectors) -> NDArray[np.float64]:
+    """Codes (N, D), standardised under `robust`; what is asked for is checked first."""
     check_metrics(metrics)
     check_protocol(protocol)
-    table = one_number_per_unit(codes)
+    require(vectors in ("pca", "flat"), f"vectors is {vectors!r}: choose pca or flat")
+    array = np.asarray(codes)
+    table = one_number_per_unit(array.reshape(len(array), -1) if vectors == "flat" and array.ndim == 3 else array)
     return Scale.of(table)(table) if protocol == "robust" else table
 
 

@@ -62,8 +62,9 @@ class DiffusionModel(nn.Module):
         self.trained_on: DataConfig | None = None
         self.history: dict[str, Any] = {}
 
-    def forward(self, images: Tensor) -> Losses:
-        """The loss of a batch (B, 3, H, W) in [-1, 1]; noise and noise levels come from torch's global generator."""
+    def forward(self, images: Tensor, progress: float = 1.0) -> Losses:
+        """The loss of a batch (B, 3, H, W) in [-1, 1] when `progress`, 0 to 1, of a run is done; noise and noise levels
+        come from torch's global generator."""
         latents = self.tokenizer.encode(images)  # (B, C, H, W)
         scalars, cost = self.encoder.drawn_scalars(images)  # (B, N), (B,)
         pulled = self.anchors.pull(scalars, self.encoder.tokens(scalars), self.encoder.tokens)  # tokens (B, N, D)
@@ -80,7 +81,7 @@ class DiffusionModel(nn.Module):
         parts = {"loss": loss, "lambda": pulled.weight.mean(), "pull_distance": pulled.distance.mean()}
         if self.config.encoder.kl:
             parts["kl"] = cost.mean()
-            loss = loss + self.config.encoder.kl * cost.mean() / latents[0].numel()
+            loss = loss + self.config.encoder.kl_at(progress) * cost.mean() / latents[0].numel()
         return Losses(loss, {name: part.detach() for name, part in parts.items()})
 
     @property

@@ -61,7 +61,6 @@ class VQGAN(nn.Module):
         self.vq.quantize.beta, self.vq.quantize.legacy = config.beta, config.beta_on == "codes"
         self.perceptual = perceptual
         self.critic = PatchCritic(config.critic) if config.critic.weight else None
-        self.critic_factor = config.critic.factor
         if config.revive_after:
             size, channels = config.vq.codebook_size, config.channels
             self.register_buffer("idle", torch.zeros(size, dtype=torch.int64))  # batches since a code was last nearest
@@ -69,8 +68,8 @@ class VQGAN(nn.Module):
         self.idle: Tensor
         self.spare: Tensor
 
-    def forward(self, images: Tensor) -> Losses:
-        """The loss of a batch (B, 3, H, W) in [-1, 1]; needs gradients to be recorded."""
+    def forward(self, images: Tensor, progress: float = 1.0) -> Losses:
+        """The loss of a batch (B, 3, H, W) in [-1, 1] when `progress`, 0 to 1, of a run is done; for training only."""
         config = self.config
         if config.revive_after:
             self._revive()
@@ -84,7 +83,8 @@ class VQGAN(nn.Module):
             verdict = -frozen(self.critic, seen.pictures).mean()
             weight = config.critic.weight * adaptive_weight(distance, verdict, self.vq.decoder.conv_out.weight)
             critic_loss = hinge_loss(self.critic(images), self.critic(seen.pictures.detach()))
-            loss = loss + self.critic_factor * (weight * verdict + critic_loss)
+            factor = config.critic.factor if progress >= config.critic.start else 0.0
+            loss = loss + factor * (weight * verdict + critic_loss)
             parts |= {"verdict": verdict, "critic_weight": weight, "critic": critic_loss}
         return Losses(loss, {name: part.detach() for name, part in parts.items()})
 
