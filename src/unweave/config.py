@@ -526,8 +526,8 @@ class VQTrainConfig(LoopConfig):
     """A step works through its batch in this many parts, one after the other: less memory, the mean of their gradients.
     BatchNorm sees a part at a time."""
     lr: float = 1.152e-3
-    """The optimiser's learning rate: 4.5e-6 times the images of a step, as the published command scales it; with the
-    published `--scale_lr False` it is 4.5e-6."""
+    """The optimiser's learning rate: 4.5e-6 times the images of a step, as the published code scales it unless told not
+    to; then it is 4.5e-6."""
     ema_decay: float = 0.0
     """Decay of the moving average of the trained weights, min(decay, (1 + n) / (10 + n)) at update n; 0 averages
     nothing."""
