@@ -87,7 +87,7 @@ def _with_whole_paths(config: C) -> C:
     """Paths that lead nowhere stay as they are: whoever opens them says so."""
     typed = {name: getattr(config.data, name) for name in ("folder", "labels", "cache")}
     whole = {name: os.path.abspath(os.path.expanduser(path)) for name, path in typed.items() if path}
-    there = {name: path for name, path in whole.items() if name == "cache" or os.path.exists(path)}
+    there = {name: path for name, path in whole.items() if name == "cache" or "{" in path or os.path.exists(path)}
     return replace(config, data=replace(config.data, **there))
 
 

@@ -70,7 +70,7 @@ def data(
 
     Args:
         action: list what is known and what is stored, say more of one set, download, check, or remove stored images
-        what: the name of a set; for check also a folder or zip of pictures, an array, or a published file
+        what: the name of a set; for check also pictures of your own or a published file, as for --data.folder
         size: pixels per side that the images are brought to by check
         sheet: file for a picture of some of the images, and of each factor over its values
         cache: folder for the stored images (default: the user's cache folder)
@@ -199,7 +199,7 @@ def encode(
     Args:
         run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: the file to write: .parquet or .npz
-        data: rooms, dsprites, or a folder, zip or file of images, in the place of what the model was trained on
+        data: rooms, dsprites, or other images by path or hf://OWNER/NAME, in the place of what the model was trained on
         device: cpu, cuda, mps or auto
         batch_size: images at a time
     """

@@ -15,8 +15,9 @@ class DataConfig:
     name: Literal["rooms", "dsprites"] = "rooms"
     """The data set. Both are drawn on this machine, nothing is downloaded: `rooms` looks like Shapes3D."""
     folder: str = ""
-    """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), or a published file
-    of Shapes3D (.h5), dSprites, MPI3D (.npz), Cars3D (.tar.gz) or smallNORB (a folder)."""
+    """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), tar shards (a folder,
+    'train-{0000..0099}.tar'), a Hugging Face data set (hf://OWNER/NAME, saved, .parquet), or a published file of
+    Shapes3D (.h5), dSprites, MPI3D (.npz), Cars3D (.tar.gz) or smallNORB (a folder)."""
     labels: str = ""
     """Labels of your own images, a .csv with a first column of file names, or list_attr_celeba.txt. For scores only."""
     fit: Literal["crop", "pad", "stretch", "celeba_128", "celeba_96"] = "crop"

@@ -34,7 +34,7 @@ class Preset(NamedTuple, Generic[C]):
 CPU_ANCHORS = AnchorConfig(fit_every_images=96_000, max_points=20_000)
 
 
-def _cpu(num_units: int, channels: int, kl: float = 0.0, kl_start: float = 0.0) -> ModelConfig:
+def _cpu(num_units: int, channels: int, kl: float = 0.0) -> ModelConfig:
     """A model whose step takes some tens of milliseconds on one core. docs/minutes.md measures each choice.
 
     Each 8 px patch is a position of the latent. The denoiser sees a position and the units, no other position, and
@@ -56,7 +56,6 @@ def _cpu(num_units: int, channels: int, kl: float = 0.0, kl_start: float = 0.0) 
             unit_hidden=(64,),
             token_activation="none",
             kl=kl,
-            kl_start=kl_start,
         ),
         transformer=TransformerConfig(width=64, depth=3, num_heads=4),
         noise=NoiseConfig(prediction="v"),
@@ -102,8 +101,8 @@ PRESETS: dict[str, Preset[RunConfig]] = {
         "dsprites with all five factors at 32 px; a longer sitting on two cores",
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
-            model=_cpu(num_units=10, channels=40, kl=2.0, kl_start=4.5),
-            train=replace(CPU_TRAIN, images=1_500_000),
+            model=_cpu(num_units=10, channels=40, kl=2.0),
+            train=replace(CPU_TRAIN, images=1_000_000),
         ),
     ),
     "tiny": Preset(

@@ -224,6 +224,7 @@ def announced(width, height):
     return f"P6 {width} {height} 255\n".encode() + bytes(64)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -3,16 +3,20 @@
 Files are decoded by Pillow, which knows their formats; what is decided here is what to do with the odd ones.
 """
 
+import itertools
 import os
 import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps
 
 from unweave.data.store import Skipped, file_identity, fingerprint
@@ -27,6 +31,8 @@ CELEBA_BOXES = {  # left, top, right, bottom of what is kept of them
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MOST_BYTES = 256 * 2**20  # of one picture in a zip: more is no picture
 MOST_PIXELS = 2**27  # 134 million, 400 MB once decoded
+MOST_THREADS = 8  # each has a whole picture in memory
+AT_ONCE = 64  # pictures held as files while they wait to be decoded
 
 
 def read_picture(file: Path | IO[bytes], size: int, fit: Fit) -> np.ndarray:
@@ -35,13 +41,11 @@ def read_picture(file: Path | IO[bytes], size: int, fit: Fit) -> np.ndarray:
     Raises `ValueError`, with a reason a person can act on, for anything that is no picture or a damaged one.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, below
-            with Image.open(file) as picture:
-                width, height = picture.size
-                if width * height > MOST_PIXELS:
-                    raise ValueError(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
-                return fitted(_as_rgb(ImageOps.exif_transpose(picture)), size, fit)
+        with Image.open(file) as picture:
+            width, height = picture.size
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
+            return fitted(_as_rgb(ImageOps.exif_transpose(picture)), size, fit)
     except Image.UnidentifiedImageError:
         raise ValueError("not a picture") from None
     except Image.DecompressionBombError:
@@ -91,29 +95,78 @@ def fitted(picture: Image.Image, size: int, fit: Fit) -> np.ndarray:
     return np.asarray(picture.resize(square, Image.Resampling.LANCZOS))
 
 
-class _Files(ABC):
-    """What folders and zips share: names in one order, each read on its own."""
+class Pictures(ABC):
+    """Pictures with a number each, decoded by several threads; what is none is skipped, with the reason."""
 
-    def __init__(self, path: Path, names: list[str], size: int, fit: Fit, key: str):
-        require(
-            len(names) > 0, f"{path} has no pictures: looked for {', '.join(ENDINGS)} in it and in the folders inside"
-        )
-        self.path, self.names, self.name = path, names, path.name
+    names: Sequence[str] = ()
+    """What a table of labels calls them; empty where they have no names."""
+    columns: pa.Table | None = None
+    """What is told of them where they come from, a row per picture; the numbers in it become labels."""
+
+    def __init__(self, name: str, size: int, fit: Fit, key: object):
+        self.name = name
         self.image_shape = (size, size, 3)
         self.fit: Fit = fit
         self.version = fingerprint(key, size, fit)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
         images, skipped = [], []
-        for index in range(start, stop):
-            try:
-                images.append(self.picture(index))
-            except ValueError as error:
-                skipped.append(Skipped(index, self.names[index], str(error)))
+        for index, found in enumerate(_decoded(self.readers(start, stop)), start):
+            if isinstance(found, str):
+                skipped.append(Skipped(index, self.title(index), found))
+            else:
+                images.append(found)
         return np.stack(images) if images else np.zeros((0, *self.image_shape), np.uint8), skipped
+
+    @abstractmethod
+    def readers(self, start: int, stop: int) -> Iterator[Callable[[], np.ndarray]]:
+        """For each of the pictures start, ..., stop - 1 what gives it as uint8 (H, W, 3), in any thread.
+
+        It raises `ValueError`, with the reason, where the picture cannot be read.
+        """
+
+    @abstractmethod
+    def title(self, index: int) -> str:
+        """What a picture is called in the list of those skipped."""
+
+
+def _decoded(readers: Iterator[Callable[[], np.ndarray]]) -> Iterator[np.ndarray | str]:
+    """The pictures, or why there is none, in their order."""
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, in `read_picture`
+        while some := list(itertools.islice(readers, AT_ONCE)):
+            yield from pool.map(_attempt, some)
+
+
+def _attempt(read: Callable[[], np.ndarray]) -> np.ndarray | str:
+    try:
+        return read()
+    except ValueError as error:
+        return str(error)
+
+
+class _Files(Pictures):
+    """What folders and zips share: names in one order, each read on its own."""
+
+    def __init__(self, path: Path, names: list[str], size: int, fit: Fit, key: object):
+        require(
+            len(names) > 0, f"{path} has no pictures: looked for {', '.join(ENDINGS)} in it and in the folders inside"
+        )
+        super().__init__(path.name, size, fit, key)
+        self.path, self.names = path, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def readers(self, start: int, stop: int) -> Iterator[Callable[[], np.ndarray]]:
+        return (partial(self.picture, index) for index in range(start, stop))
+
+    def title(self, index: int) -> str:
+        return self.names[index]
 
     @abstractmethod
     def picture(self, index: int) -> np.ndarray:
@@ -128,7 +181,7 @@ class FolderSource(_Files):
 
     def __init__(self, path: Path, size: int, fit: Fit):
         self.closed: dict[str, str] = {}
-        names = sorted([*_walk(path, self.closed), *self.closed])
+        names = sorted([*walk(path, self.closed), *self.closed])
         super().__init__(path, names, size, fit, str([file_identity(path / name) for name in names]))
 
     def picture(self, index: int) -> np.ndarray:
@@ -138,8 +191,9 @@ class FolderSource(_Files):
         return read_picture(self.path / name, self.image_shape[0], self.fit)
 
 
-def _walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
-    """Paths below `folder`, with forward slashes; folders that may not be read go into `closed`, with the reason.
+def walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
+    """Paths of the pictures below `folder`, with forward slashes; folders that may not be read go into `closed`, with
+    the reason.
 
     Links are followed, a folder that was seen is not entered again.
     """
@@ -156,11 +210,12 @@ def _walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
         seen.add(here)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if _is_picture(name):
+            if is_picture(name):
                 yield Path(root, name).relative_to(folder).as_posix()
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Whether a file of this name, or path, should be a picture."""
     path = PurePosixPath(name)
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and "__MACOSX" not in path.parts
 
@@ -173,7 +228,7 @@ class ZipSource(_Files):
             self.archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"{path} is no zip that can be read ({error}): get it again") from None
-        members = {item.filename: item for item in self.archive.infolist() if _is_picture(item.filename)}
+        members = {item.filename: item for item in self.archive.infolist() if is_picture(item.filename)}
         names = sorted(members)
         super().__init__(path, names, size, fit, str([(name, members[name].CRC) for name in names]))
 

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -18,7 +19,7 @@ from scipy.io.matlab import MatReadError
 
 from unweave.data.base import StateSpace
 from unweave.data.binary_matrix import read_blocks, read_header, read_matrix
-from unweave.data.pictures import resized
+from unweave.data.pictures import is_picture, resized
 from unweave.data.store import Skipped, Source, file_identity, fingerprint
 from unweave.errors import UserError, require
 
@@ -59,7 +60,7 @@ def open_published(path: Path, size: int) -> Published | None:
         return _shapes3d(path, size)
     if path.suffix == ".npz":
         return _dsprites_or_mpi3d(path, size)
-    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")) and not _has_pictures(path):
         return _cars3d(path, size)
     return None
 
@@ -72,6 +73,15 @@ def _cars3d(path: Path, size: int) -> Published:
 def is_web_page(start: bytes) -> bool:
     """Whether a file that begins so is a page of a site, which servers send in the place of a file they have not."""
     return start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
+
+
+def _has_pictures(path: Path) -> bool:
+    """Whether a tar has picture files, not the matrices of Cars3D: the first of either tells."""
+    with suppress(tarfile.TarError, zlib.error, EOFError, OSError), tarfile.open(path) as archive:
+        for member in archive:
+            if is_picture(member.name) or member.name.endswith(".mat"):
+                return is_picture(member.name)
+    return False
 
 
 def _refuse_web_page(path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from unweave.config import DataConfig
-from unweave.data import DATASETS, open_dataset
+from unweave.data import DATASETS, is_place, open_dataset
 from unweave.data.base import Grid, ImageSet, StateSpace
 from unweave.data.cache import cache_folder, stores
 from unweave.data.catalogue import CATALOGUE, expected, find
@@ -28,7 +28,8 @@ def list_datasets(cache: str) -> None:
     for name, entry in CATALOGUE.items():
         values = " x ".join(str(size) for _, size in entry.factors) or entry.labels
         table.add_row(name, entry.title, f"{entry.num_images:,}", values, entry.licence)
-    table.add_row("your own", "folder, .zip, .npy, .npz", "any", "--data.labels, for scores", "yours")
+    table.add_row("your own", "folder, .zip, .npy, .npz, .tar, .parquet", "any", "--data.labels, for scores", "yours")
+    table.add_row("hf://OWNER/NAME", "Hugging Face", "any", "its columns, for scores", "its own")
     console.print(table)
     say("unweave data info NAME says more of one, unweave data get NAME fetches it")
     folder = cache_folder(cache)
@@ -122,7 +123,7 @@ def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: flo
     """
     known = f"; unweave data get {what} fetches it" if what in CATALOGUE else ""
     require(
-        what in DATASETS or Path(what).expanduser().exists(),
+        what in DATASETS or is_place(what),
         f"{what!r} is no drawn data set and no path: choose {', '.join(DATASETS)}, a folder or a file of images{known}",
     )
     named = {"name": what} if what in DATASETS else {"folder": what}
