@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 
 import tyro
 
+from unweave.config import VQRunConfig
 from unweave.configfile import to_json
 from unweave.errors import UserError, require
-from unweave.presets import PRESETS
+from unweave.presets import FIRST_STAGES, PRESETS
 
+TRAINED = {**PRESETS, **FIRST_STAGES}
 PresetArgument = tyro.extras.subcommand_type_from_defaults(
-    {name: preset.config for name, preset in PRESETS.items()},
-    {name: preset.about for name, preset in PRESETS.items()},
+    {name: preset.config for name, preset in TRAINED.items()},
+    {name: preset.about for name, preset in TRAINED.items()},
 )
 
 
@@ -41,6 +43,12 @@ def train(
     from unweave.train import train as run_training
 
     model = run_training(config, run)
+    if isinstance(config, VQRunConfig):
+        from unweave.report.first_stage import draw_redrawn
+
+        _say(f"trained; look at {draw_redrawn(config, run)}")
+        _say(f"Next: unweave train dyga-rooms --model.tokenizer.folder {model} and the sizes of this one")
+        return
     _say(f"trained; the model is in {model}. Next: unweave evaluate {run}")
 
 

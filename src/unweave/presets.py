@@ -1,10 +1,11 @@
 """One table of presets: a row is a whole run, every value of it visible. The command line overrides a row."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from unweave.config import (
     AnchorConfig,
+    CriticConfig,
     DataConfig,
     EncoderConfig,
     ModelConfig,
@@ -14,14 +15,20 @@ from unweave.config import (
     TrainConfig,
     TransformerConfig,
     UNetConfig,
+    VQConfig,
+    VQGANConfig,
+    VQRunConfig,
+    VQTrainConfig,
 )
 
+C = TypeVar("C", RunConfig, VQRunConfig)
 
-class Preset(NamedTuple):
+
+class Preset(NamedTuple, Generic[C]):
     """A run and what it is for."""
 
     about: str
-    config: RunConfig
+    config: C
 
 
 CPU_ANCHORS = AnchorConfig(fit_every_images=96_000, max_points=20_000)
@@ -73,7 +80,7 @@ CPU_TRAIN = TrainConfig(
 
 PUBLISHED = ModelConfig()
 
-PRESETS: dict[str, Preset] = {
+PRESETS: dict[str, Preset[RunConfig]] = {
     "rooms-cpu": Preset(
         "rooms with four free factors (wall hue, object hue, scale, shape) at 32 px; minutes on two cores",
         RunConfig(
@@ -142,7 +149,8 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "dyga-rooms": Preset(
-        "the published networks on rooms at 64 px, principled anchors; needs --model.tokenizer.folder and a GPU",
+        "the published networks on rooms at 64 px, principled anchors; needs a GPU and a run of vq-rooms: "
+        "--model.tokenizer.folder RUN/model",
         RunConfig(data=DataConfig("rooms"), model=PUBLISHED, train=TrainConfig()),
     ),
     "encdiff-rooms": Preset(
@@ -152,5 +160,33 @@ PRESETS: dict[str, Preset] = {
             model=ModelConfig(unet=UNetConfig(dropout=0.0, skip_dropout=0.0), anchors=AnchorConfig(mode="off")),
             train=TrainConfig(),
         ),
+    ),
+}
+
+FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
+    "vq-rooms-cpu": Preset(
+        "a small VQ first stage for rooms at 64 px, 512 codes; three quarters of an hour on two cores",
+        VQRunConfig(
+            data=DataConfig("rooms"),
+            model=VQGANConfig(
+                vq=VQConfig(channels=(8, 16, 32), num_res_blocks=1, codebook_size=512, norm_groups=4),
+                revive_after=100,
+                critic=CriticConfig(channels=16, start=0.25),
+            ),
+            train=VQTrainConfig(
+                images=160_000,
+                batch_size=32,
+                accumulate=1,
+                lr=1e-3,
+                cooldown=0.5,
+                log_every_images=8_000,
+                save_every_images=16_000,
+                accelerator="cpu",
+            ),
+        ),
+    ),
+    "vq-rooms": Preset(
+        "the published VQ first stage on rooms at 64 px, 2,048 codes; needs a GPU, and VGG16's weights as files",
+        VQRunConfig(data=DataConfig("rooms"), model=VQGANConfig(beta_on="codes"), train=VQTrainConfig()),
     ),
 }
