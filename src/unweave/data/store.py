@@ -127,7 +127,8 @@ def converted(source: Source, path: Path, config: DataConfig, say: Callable[[str
     require(
         most_bytes <= most_gb * 1e9,
         f"{source.name}: {len(source):,} images take {most_bytes / 1e9:,.1f} GB as a store, and data.cache_gb is "
-        f"{most_gb:g}: give --data.cache-gb {np.ceil(most_bytes / 1e9):.0f}, or a smaller image size",
+        f"{most_gb:g}: give --data.cache-gb {np.ceil(most_bytes / 1e9):.0f} (evaluate, encode: --cache-gb), or a "
+        f"smaller image size",
     )
     remedy = "Free space or choose another --data.cache; the same command again goes on from there."
     with explain_os_errors(path, remedy):
