@@ -97,6 +97,7 @@ def evaluate(
     data: str = "",
     seed: int = 0,
     device: str = "auto",
+    cache_gb: float = 0.0,
 ) -> None:
     """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
 
@@ -106,10 +107,11 @@ def evaluate(
         data: rooms, dsprites or a published file such as 3dshapes.h5, in the place of what the model was trained on
         seed: seed of the scores
         device: cpu, cuda, mps or auto
+        cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told
     """
     from unweave.report.summary import evaluate_run
 
-    evaluate_run(run, _output(run, out), seed, device, data)
+    evaluate_run(run, _output(run, out), seed, device, data, cache_gb)
 
 
 def score(
@@ -193,6 +195,7 @@ def encode(
     data: str = "",
     device: str = "auto",
     batch_size: int = 256,
+    cache_gb: float = 0.0,
 ) -> None:
     """Write the units of every image: scalars, tokens, anchors, and the factors as labels.
 
@@ -202,10 +205,11 @@ def encode(
         data: rooms, dsprites, or other images by path or hf://OWNER/NAME, in the place of what the model was trained on
         device: cpu, cuda, mps or auto
         batch_size: images at a time
+        cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told
     """
     from unweave.export import encode_to_file
 
-    encode_to_file(run, out, data, device, batch_size)
+    encode_to_file(run, out, data, device, batch_size, cache_gb)
 
 
 def swap(

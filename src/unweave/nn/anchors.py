@@ -94,7 +94,7 @@ class Anchors(nn.Module):
         if self.config.mode == "off":
             return
         if self.config.mode == "official":
-            found = official_anchors.fit(token_fn(scalars), self.config.k_max, seed)
+            found = official_anchors.fit(self._as_exported(token_fn(scalars)), self.config.k_max, seed)
             self._store(found.mixture, found.high.unsqueeze(1).expand_as(self.centre), found.high - found.low)
             return
         values, counts = bins(scalars, reduce)  # (N, M) each
@@ -132,7 +132,7 @@ class Anchors(nn.Module):
             zero = torch.zeros_like(scalars)
             return Pulled(tokens, zero.long(), zero, zero)
         if self.config.mode == "official":
-            return self._pull_as_published(tokens)
+            return self._pull_as_published(tokens, by_batch=self.training)
         if self._on_tokens:
             return self._pull_tokens(tokens)
         return self._pull_scalars(scalars, tokens, token_fn)
@@ -165,13 +165,13 @@ class Anchors(nn.Module):
         aligned = tokens + weight.unsqueeze(2) * (goal.to(tokens.dtype) - tokens)
         return Pulled(aligned, index, weight, distance)
 
-    def _pull_as_published(self, tokens: Tensor) -> Pulled:
+    def _pull_as_published(self, tokens: Tensor, by_batch: bool) -> Pulled:
         """Section 5.4: normalised anchors mixed with raw tokens, one lambda for the batch, with its gradient.
 
-        In training the batch's own extremes normalise, as published. In eval mode those of the fit do and each image
-        has its own lambda, so that its tokens do not depend on its neighbours.
+        In training it goes by the batch: the batch's own extremes normalise, as published. In eval mode those of the
+        fit do and each image has its own lambda, so that its tokens do not depend on its neighbours.
         """
-        if self.training:
+        if by_batch:
             low, high = tokens.amin((0, 2)), tokens.amax((0, 2))  # (N,)
         else:
             high = self.centre[:, 0].to(tokens.dtype)
@@ -181,11 +181,18 @@ class Anchors(nn.Module):
         units = torch.arange(len(self.scale), device=index.device)
         anchor = self.means[units, index].to(tokens.dtype)  # still in the normalised space
         error = ((tokens - anchor) / (tokens + 1e-6)).abs()
-        error = error.mean() if self.training else error.mean((1, 2), keepdim=True)
+        error = error.mean() if by_batch else error.mean((1, 2), keepdim=True)
         weight = 0.1 * torch.exp(-error)
         aligned = weight * anchor + (1 - weight) * tokens
         distance = (tokens - anchor).detach().norm(dim=2)
         return Pulled(aligned, index, weight.detach().expand(*tokens.shape[:2], 1).squeeze(2), distance)
+
+    def _as_exported(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, N, D) as the published fit gets them: pulled by the anchors before it, a batch at a time."""
+        if not self.fitted:
+            return tokens
+        parts = tokens.split(official_anchors.BATCH)
+        return torch.cat([self._pull_as_published(part, by_batch=True).tokens for part in parts])
 
 
 def nearest(fitted: Mixture, x: Tensor) -> Tensor:

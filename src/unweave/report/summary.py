@@ -16,10 +16,12 @@ from unweave.report.figures import importance_figure
 from unweave.runtime import device as device_of
 
 
-def evaluate_run(run: str, out: Path, seed: int = 0, device: str = "auto", data: str = "") -> dict[str, Any]:
+def evaluate_run(
+    run: str, out: Path, seed: int = 0, device: str = "auto", data: str = "", cache_gb: float = 0.0
+) -> dict[str, Any]:
     """Scores a run, model folder or bundled model: `results.json`, `report/units.png` in `out`, a table on screen."""
     model = load(run, device_of(device))
-    dataset = require_grid(open_dataset(data_config(model, data), model.config.image_size, say))
+    dataset = require_grid(open_dataset(data_config(model, data, cache_gb), model.config.image_size, say))
     results = evaluate(model, dataset, seed)
     write_results(results, out / "results.json")
     importance_figure(results, out / "report" / "units.png")
