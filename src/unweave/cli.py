@@ -2,15 +2,25 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from unweave.config import Sampling
 from unweave.configfile import to_json
 from unweave.errors import UserError, require
 from unweave.presets import PRESETS
+
+if TYPE_CHECKING:
+    from unweave.report.pictures import Studio
+
+Model = Annotated[
+    tyro.conf.Positional[str],
+    tyro.conf.arg(metavar="RUN", help="a run folder, a model folder, or the name of a bundled model such as rooms-cpu"),
+]
 
 PresetArgument = tyro.extras.subcommand_type_from_defaults(
     {name: preset.config for name, preset in PRESETS.items()},
@@ -73,7 +83,7 @@ def data(
 
 
 def evaluate(
-    run: tyro.conf.Positional[str],
+    run: Model,
     out: Path | None = None,
     data: str = "",
     seed: int = 0,
@@ -82,7 +92,6 @@ def evaluate(
     """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
 
     Args:
-        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: where to write results.json and the unit-by-factor picture (default: the run folder, or runs/NAME)
         data: rooms, dsprites or a published file such as 3dshapes.h5, in the place of what the model was trained on
         seed: seed of the scores
@@ -159,7 +168,7 @@ def udr(codes: tyro.conf.Positional[tuple[Path, ...]], json: Path | None = None)
 
 
 def encode(
-    run: tyro.conf.Positional[str],
+    run: Model,
     out: Path,
     data: str = "",
     device: str = "auto",
@@ -168,7 +177,6 @@ def encode(
     """Write the units of every image: scalars, tokens, anchors, and the factors as labels.
 
     Args:
-        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: the file to write: .parquet or .npz
         data: rooms, dsprites, or a folder, zip or file of images, in the place of what the model was trained on
         device: cpu, cuda, mps or auto
@@ -179,52 +187,49 @@ def encode(
     encode_to_file(run, out, data, device, batch_size)
 
 
-def swap(
-    run: tyro.conf.Positional[str],
-    out: Path | None = None,
-    pairs: int = 6,
-    steps: int = 50,
-    seed: int = 0,
-    device: str = "auto",
-) -> None:
+@dataclass(frozen=True)
+class Drawing:
+    """What the commands that draw pictures have in common."""
+
+    run: Model
+    out: Path | None = None
+    """folder for the pictures (default: RUN/report, or runs/NAME/report)"""
+    data: str = ""
+    """images to draw from, a set or a path, in the place of what the model was trained on"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+
+    def open(self) -> "Studio":
+        from unweave.report.pictures import Studio
+
+        return Studio.open(self.run, self.data, self.device, self.sampling)
+
+    @property
+    def folder(self) -> Path:
+        return self.out if self.out is not None else _output(self.run, None) / "report"
+
+
+Options = Annotated[Drawing, tyro.conf.arg(name="")]
+
+
+def swap(options: Options, pairs: int = 6, inverted: bool = False) -> None:
     """Draw a grid: source, target, and the source with each unit exchanged for the target's.
 
     Args:
-        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
-        out: folder for swap.png (default: RUN/report, or runs/NAME/report)
         pairs: rows of the grid
-        steps: sampling steps
-        seed: seed of the images and of the noise
-        device: cpu, cuda, mps or auto
+        inverted: start from the noise that each source comes from, so that what its units do not hold stays too
     """
-    from unweave.report.pictures import Studio
-
-    studio = Studio.open(run, device, steps, seed)
-    _say(f"wrote {studio.swaps(_report(run, out), pairs)}")
+    _say(f"wrote {options.open().swaps(options.folder, pairs, inverted)}")
 
 
-def traverse(
-    run: tyro.conf.Positional[str],
-    out: Path | None = None,
-    columns: int = 9,
-    steps: int = 50,
-    seed: int = 0,
-    device: str = "auto",
-) -> None:
+def traverse(options: Options, columns: int = 9) -> None:
     """Draw one image with each unit moved over its observed range.
 
     Args:
-        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
-        out: folder for traversals.png (default: RUN/report, or runs/NAME/report)
         columns: values per unit
-        steps: sampling steps
-        seed: seed of the image and of the noise
-        device: cpu, cuda, mps or auto
     """
-    from unweave.report.pictures import Studio
-
-    studio = Studio.open(run, device, steps, seed)
-    _say(f"wrote {studio.traversals(_report(run, out), columns)}")
+    _say(f"wrote {options.open().traversals(options.folder, columns)}")
 
 
 def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
@@ -302,7 +307,3 @@ def _output(run: str, out: Path | None) -> Path:
         return out
     folder = Path(run)
     return folder if (folder / "config.json").is_file() and (folder / "model").is_dir() else Path("runs") / folder.name
-
-
-def _report(run: str, out: Path | None) -> Path:
-    return out if out is not None else _output(run, None) / "report"

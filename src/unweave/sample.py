@@ -6,30 +6,33 @@ n images, N units, D token width; images are uint8 (n, H, W, 3).
 from collections.abc import Callable
 
 import numpy as np
+from torch import Tensor
 
+from unweave.config import Sampling
 from unweave.errors import require
 from unweave.models.diffusion import DiffusionModel
 
 Progress = Callable[[int], None]
 
 
-def reconstruct(model: DiffusionModel, images: np.ndarray, steps: int = 50, seed: int = 0) -> np.ndarray:
+def reconstruct(model: DiffusionModel, images: np.ndarray, sampling: Sampling = Sampling()) -> np.ndarray:
     """Images to units and back, (n, H, W, 3): what the units keep of each image. One noise is shared by all."""
-    return model.decode(model.encode(images).aligned, steps, noise=model.draw_noise(1, seed))
+    return _decode_grid(model, model.encode(images).aligned[:, None], sampling)[:, 0]
 
 
 def swap(
     model: DiffusionModel,
     source: np.ndarray,
     target: np.ndarray,
-    steps: int = 50,
-    seed: int = 0,
+    sampling: Sampling = Sampling(),
+    inverted: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Each unit of the source images exchanged for the target's, one at a time: (n, N + 2, H, W, 3).
 
     Along the second axis: the source's own reconstruction, the target's, then unit 0, 1, ... exchanged. All start
-    from one noise, so that columns differ by the exchange alone (method section 7; the official script draws anew).
+    from one noise, so that columns differ by the exchange alone (method section 7; the official script draws anew); or,
+    `inverted`, each row from the noise that its source comes from, so that what the units do not hold stays too.
     """
     require(
         len(source) == len(target), f"{len(source)} source images and {len(target)} target images: need as many of each"
@@ -40,15 +43,15 @@ def swap(
     for unit in range(num_units):
         mixed[:, unit, unit] = to_tokens[:, unit]
     rows = np.concatenate([from_tokens[:, None], to_tokens[:, None], mixed], axis=1)  # (n, N + 2, N, D)
-    return _decode_grid(model, rows, steps, seed, progress)
+    noise = model.invert(source, from_tokens, sampling.steps, solver=sampling.solver) if inverted else None
+    return _decode_grid(model, rows, sampling, progress, noise)
 
 
 def traverse(
     model: DiffusionModel,
     image: np.ndarray,
     values: np.ndarray,
-    steps: int = 50,
-    seed: int = 0,
+    sampling: Sampling = Sampling(),
     progress: Progress | None = None,
 ) -> np.ndarray:
     """One image with each unit's scalar set to given values in turn: (N, m, H, W, 3).
@@ -64,7 +67,7 @@ def traverse(
     for unit in range(num_units):
         scalars[unit, :, unit] = values[unit]
     tokens = model.align(scalars.reshape(-1, num_units)).reshape(*scalars.shape, -1)  # (N, m, N, D)
-    return _decode_grid(model, tokens, steps, seed, progress)
+    return _decode_grid(model, tokens, sampling, progress)
 
 
 def unit_range(scalars: np.ndarray, num: int, tail: float = 0.01) -> np.ndarray:
@@ -74,9 +77,14 @@ def unit_range(scalars: np.ndarray, num: int, tail: float = 0.01) -> np.ndarray:
 
 
 def _decode_grid(
-    model: DiffusionModel, tokens: np.ndarray, steps: int, seed: int, progress: Progress | None
+    model: DiffusionModel,
+    tokens: np.ndarray,
+    sampling: Sampling,
+    progress: Progress | None = None,
+    noise: Tensor | None = None,
 ) -> np.ndarray:
-    """Decodes tokens (a, b, N, D) from one shared noise: (a, b, H, W, 3)."""
+    """Decodes tokens (a, b, N, D): (a, b, H, W, 3). From one noise, or row by row from `noise` (a, C, h, w)."""
+    noise = model.draw_noise(1, sampling.seed) if noise is None else noise.repeat_interleave(tokens.shape[1], dim=0)
     flat = tokens.reshape(-1, *tokens.shape[2:])
-    pictures = model.decode(flat, steps, noise=model.draw_noise(1, seed), progress=progress)
+    pictures = model.decode(flat, sampling.steps, noise=noise, progress=progress, solver=sampling.solver)
     return pictures.reshape(*tokens.shape[:2], *pictures.shape[1:])

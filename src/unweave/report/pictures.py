@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from unweave.config import Sampling
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import require
@@ -29,27 +30,26 @@ class Studio:
     model: DiffusionModel
     dataset: ImageSet
     labels: list[str]
-    steps: int
-    seed: int
+    sampling: Sampling
 
     @classmethod
-    def open(cls, run: str, device: str, steps: int, seed: int) -> "Studio":
+    def open(cls, run: str, data: str, device: str, sampling: Sampling) -> "Studio":
         """Opens a run, model folder or bundled model with the data that it was trained on."""
         model = load(run, device_of(device))
-        dataset = open_dataset(data_config(model), model.config.image_size, say)
+        dataset = open_dataset(data_config(model, data), model.config.image_size, say)
         labels = unit_labels(read_results(Path(run), model), model.config.encoder.num_units)
-        return cls(model, dataset, labels, steps, seed)
+        return cls(model, dataset, labels, sampling)
 
     def draw_images(self, num: int, stream: int) -> np.ndarray:
         """Some images of the data set, chosen under the seed."""
         require(num >= 1, f"{num} images: need at least 1")
-        rows = np.random.default_rng((self.seed, stream)).integers(len(self.dataset), size=num)
+        rows = np.random.default_rng((self.sampling.seed, stream)).integers(len(self.dataset), size=num)
         return self.dataset.images(rows)
 
     def reconstructions(self, folder: Path, num: int = 10) -> Path:
         """Images above what the units keep of them."""
         images = self.draw_images(num, 0)
-        pictures = np.stack([images, reconstruct(self.model, images, self.steps, self.seed)])
+        pictures = np.stack([images, reconstruct(self.model, images, self.sampling)])
         return image_grid(
             pictures,
             folder / "reconstructions.png",
@@ -59,18 +59,18 @@ class Studio:
             rows=("image", "from its units"),
         )
 
-    def swaps(self, folder: Path, num: int = 6) -> Path:
+    def swaps(self, folder: Path, num: int = 6, inverted: bool = False) -> Path:
         """Pairs of images, and the first of each with one unit at a time exchanged for the second's."""
         source, target = self.draw_images(num, 1), self.draw_images(num, 2)
         total = num * (self.model.config.encoder.num_units + 2)
         with Display("swapping", total, "images") as display:
-            drawn = swap(self.model, source, target, self.steps, self.seed, display.update)
+            drawn = swap(self.model, source, target, self.sampling, inverted, display.update)
         return image_grid(
             np.concatenate([source[:, None], target[:, None], drawn], axis=1),
             folder / "swap.png",
             "Swaps",
-            "Right of the gap: the source with one unit taken from the target, all from one noise. "
-            "A good unit changes one thing.",
+            "Right of the gap: the source with one unit taken from the target, all from "
+            f"{'the noise of the source' if inverted else 'one noise'}. A good unit changes one thing.",
             columns=["source", "target", "source\nredrawn", "target\nredrawn", *self.labels],
             gap_after=4,
         )
@@ -80,10 +80,10 @@ class Studio:
         require(columns >= 2, f"columns is {columns}: need at least 2")
         image = self.draw_images(1, 3)[0]
         num = min(NUM_RANGE_IMAGES, len(self.dataset))
-        rows = np.random.default_rng((self.seed, 4)).choice(len(self.dataset), num, replace=False)
+        rows = np.random.default_rng((self.sampling.seed, 4)).choice(len(self.dataset), num, replace=False)
         values = unit_range(self.model.scalars(self.dataset.images(np.sort(rows))), columns)
         with Display("traversing", values.size, "images") as display:
-            drawn = traverse(self.model, image, values, self.steps, self.seed, display.update)
+            drawn = traverse(self.model, image, values, self.sampling, progress=display.update)
         return image_grid(
             drawn,
             folder / "traversals.png",
