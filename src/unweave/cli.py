@@ -224,12 +224,52 @@ def swap(options: Options, pairs: int = 6, inverted: bool = False) -> None:
 
 
 def traverse(options: Options, columns: int = 9) -> None:
-    """Draw one image with each unit moved over its observed range.
+    """Draw one image with each unit moved over its observed range, as a sheet and as a moving picture.
 
     Args:
         columns: values per unit
     """
-    _say(f"wrote {options.open().traversals(options.folder, columns)}")
+    for path in options.open().traversals(options.folder, columns):
+        _say(f"wrote {path}")
+
+
+def anchors(options: Options) -> None:
+    """Draw where each unit's scalar lies, its Gaussians over that, and one image at each anchor."""
+    _say(f"wrote {options.open().anchors(options.folder)}")
+
+
+def attention(options: Options, images: int = 4) -> None:
+    """Draw where in an image each unit is listened to.
+
+    Args:
+        images: rows of the grid
+    """
+    _say(f"wrote {options.open().attention(options.folder, images)}")
+
+
+def figure1(options: Options, unit: int, method: Literal["pca", "pacmap"] = "pca") -> None:
+    """Draw the paper's figure 1: a unit's tokens as a map by anchor and by factor, and images drawn from two anchors.
+
+    Args:
+        unit: the unit
+        method: principal directions, or PaCMAP as in the paper (pip install 'unweave[maps]')
+    """
+    _say(f"wrote {options.open().figure1(options.folder, unit, method)}")
+
+
+def name(run: Model, unit: tyro.conf.Positional[int], text: tyro.conf.Positional[str] = "") -> None:
+    """Call a unit by a name, which pictures, tables and reports then show; without a name, take it away.
+
+    `unweave name runs/first 3 "floor colour"`
+
+    Args:
+        unit: the unit
+        text: its name
+    """
+    from unweave.models.folder import name_unit
+
+    names = name_unit(run, unit, text)
+    _say("\n".join(f"unit {number}: {text}" for number, text in names.items()) or "no unit has a name")
 
 
 def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
@@ -266,6 +306,10 @@ COMMANDS = {
     "encode": encode,
     "swap": swap,
     "traverse": traverse,
+    "anchors": anchors,
+    "attention": attention,
+    "figure1": figure1,
+    "name": name,
     "demo": demo,
     "convert": convert,
 }
@@ -302,8 +346,7 @@ def _say(text: str) -> None:
 
 
 def _output(run: str, out: Path | None) -> Path:
-    """Where results about a run go: into its folder; for a model elsewhere, into runs/NAME here."""
-    if out is not None:
-        return out
-    folder = Path(run)
-    return folder if (folder / "config.json").is_file() and (folder / "model").is_dir() else Path("runs") / folder.name
+    """Where results about a run go, unless said otherwise."""
+    from unweave.models.folder import home
+
+    return home(run) if out is None else out

@@ -69,6 +69,7 @@ class DiffusionModel(nn.Module):
         self.schedule = Schedule(config.noise)
         self.trained_on: DataConfig | None = None
         self.history: dict[str, Any] = {}
+        self.unit_names: dict[int, str] = {}
 
     def forward(self, images: Tensor) -> Losses:
         """The loss of a batch (B, 3, H, W) in [-1, 1]; noise and noise levels come from torch's global generator."""

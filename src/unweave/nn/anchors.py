@@ -79,6 +79,15 @@ class Anchors(nn.Module):
         """(N,): Gaussians in use, 0 before the first fit."""
         return (self.weights > 0).sum(1)
 
+    @property
+    def on_scalars(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Weight, mean and standard deviation (N, K) of each Gaussian, in the scalar's own units; None for Gaussians
+        of tokens. Those not in use have weight 0."""
+        if self._on_tokens or not self.fitted:
+            return None
+        scale, centre = self.scale.unsqueeze(1), self.centre
+        return self.weights, self.means[..., 0] * scale + centre, scale / self.factors[..., 0, 0].abs()
+
     @torch.no_grad()
     def fit(self, scalars: Tensor, token_fn: TokenFn, seed: int, reduce: Reduce | None = None) -> None:
         """Fits all units to scalars (n, N); `token_fn` maps scalars (m, N) to tokens (m, N, D).
