@@ -19,7 +19,7 @@ from unweave.cli import main
         (["evaluate", "no-such-model"], "no model 'no-such-model'"),
         (["encode", "MODEL", "--out", "codes.csv"], "choose .parquet or .npz"),
         (["encode", "MODEL", "--out", "codes.npz", "--device", "abacus"], "device is 'abacus'"),
-        (["swap", "MODEL", "--steps", "30"], "30 sampling steps"),
+        (["swap", "MODEL", "--solver", "ddim", "--steps", "30"], "30 sampling steps"),
         (["convert", "RUN/none.ckpt", "RUN/out"], "none.ckpt"),
         (["train", "tiny", "--run", "RUN", "--data.frozen", "colour=1"], "no factor 'colour'"),
     ],

@@ -360,6 +360,21 @@ class ModelConfig:
         return self.image_size // self.tokenizer.downsample
 
 
+Solver = Literal["ddim", "dpm"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn from units (method section 7)."""
+
+    steps: int = 20
+    """Sampling steps; `ddim` takes divisors of the noise levels, 1000."""
+    seed: int = 0
+    """Seed of the noise, and of the images where some are chosen."""
+    solver: Solver = "dpm"
+    """`dpm`: DPM-Solver++(2M), few steps; `ddim`, the published sampler, which wants 100."""
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """What both stages' training have in common."""

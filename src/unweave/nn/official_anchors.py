@@ -20,6 +20,7 @@ BATCH = 512  # images that the published code encodes at once, and alters togeth
 NUM_START = 8
 NUM_STEPS = 30
 RIDGE = 1e-6
+MARGIN = 1e-6
 DISPERSION = 0.5
 SPLIT_CHANCE = 0.5
 SPLIT_BUDGET = 3
@@ -37,7 +38,12 @@ class Found(NamedTuple):
 
 def normalise(tokens: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """(x - max) / (max - min + 1e-6) per unit: tokens (n, N, D) to [-1, 0] (section 5.2)."""
-    return (tokens - high[:, None]) / (high - low + 1e-6)[:, None]
+    return (tokens - high[:, None]) / (high - low + MARGIN)[:, None]
+
+
+def denormalise(scaled: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The inverse of `normalise`, which published code has no use for: (n, N, D) to tokens."""
+    return scaled * (high - low + MARGIN)[:, None] + high[:, None]
 
 
 def fit(tokens: Tensor, k_max: int, seed: int) -> Found:
