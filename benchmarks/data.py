@@ -1,17 +1,21 @@
-"""Measures the store of images: random batches against decoding PNG files, and the memory of converting a large set.
+"""Measures the store of images: random batches against decoding PNG files, and the memory that a large set takes while
+it is converted and while a model trains on it.
 
     python benchmarks/data.py --folder FOLDER
 
 FOLDER gets a file in the layout of MPI3D (`--images` of 64 px, the real set's number unless told; 12.7 GB, not
 compressed) and its store (as much again), and is emptied again; the script refuses to start without the space. Memory
-is RssAnon of /proc: what the page cache holds does not count. Warm is from the page cache, cold after the store was
-dropped from it.
+is RssAnon of /proc: what the page cache holds does not count. For training it is summed over its process and those that
+read images, which counts the pages that they share in each; once with those shared out as well. Warm is from the page
+cache, cold after the store was dropped from it.
 """
 
 import argparse
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -28,22 +32,46 @@ from unweave.config import DataConfig
 from unweave.data import Rooms, open_dataset
 from unweave.data.published import MPI3D_SIZES
 from unweave.data.store import Store
+from unweave.presets import PRESETS
 
 NUM_PNG, BATCH, NUM_BATCHES = 4_096, 512, 40
 BLOCK = 10_368
+TRAIN_STEPS, TRAIN_WORKERS = 200, 2
 
 
-def anonymous_bytes() -> int:
-    """RssAnon of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+def processes(first: int) -> list[int]:
+    """A process and those that it started, at this moment."""
+    try:
+        tasks = list(Path(f"/proc/{first}/task").iterdir())
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:  # it has just ended
+        return []
+    return [first, *(process for child in children for process in processes(child))]
+
+
+def field_bytes(process: int, file: str, field: str) -> int:
+    """A size in a file of /proc; 0 once the process has ended."""
+    try:
+        lines = Path(f"/proc/{process}/{file}").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def anonymous_bytes(first: int) -> int:
+    """RssAnon of a process and of those that it started, summed."""
+    return sum(field_bytes(process, "status", "RssAnon") for process in processes(first))
 
 
 class Watch:
-    """Keeps the highest `anonymous_bytes` of the time it is entered, looking twenty times a second."""
+    """Keeps the highest `anonymous_bytes` of the time it is entered, looking twenty times a second.
 
-    def __init__(self) -> None:
-        self.peak = 0
+    `shared_once` is Pss_Anon at that moment: as much, but a page that several processes share is shared out among them.
+    """
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+        self.peak = self.shared_once = self.num_processes = 0
         self._done = threading.Event()
 
     def __enter__(self) -> "Watch":
@@ -53,7 +81,11 @@ class Watch:
 
     def _look(self) -> None:
         while not self._done.wait(0.05):
-            self.peak = max(self.peak, anonymous_bytes())
+            found = anonymous_bytes(self.process)
+            if found > self.peak:
+                together = processes(self.process)
+                self.peak, self.num_processes = found, len(together)
+                self.shared_once = sum(field_bytes(process, "smaps_rollup", "Pss_Anon") for process in together)
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
@@ -88,6 +120,25 @@ def rate(read: Callable[[np.ndarray], Any], num: int, batches: int) -> float:
     return batches * BATCH / (time.perf_counter() - start)
 
 
+def train(folder: Path) -> Watch:
+    """Trains for some steps on the file in a folder, from its store there, and tells the memory."""
+    options = {
+        "--data.folder": folder / "mpi3d.npz",
+        "--data.cache": folder,
+        "--model.image-size": 64,
+        "--train.images": TRAIN_STEPS * PRESETS["tiny"].config.train.batch_size,
+        "--train.workers": TRAIN_WORKERS,
+    }
+    command = [sys.executable, "-m", "unweave", "train", "tiny", "--run", str(folder / "run"), "--data.frozen"]
+    command += [str(word) for option in options.items() for word in option]
+    command += ["--model.unet.attention-widths", "8", "4", "--model.unet.skip-dropout-widths", "8"]
+    with subprocess.Popen(command) as process, Watch(process.pid) as watch:
+        process.wait()
+    if process.returncode:
+        sys.exit(f"training ended with {process.returncode}")
+    return watch
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the files go, and are removed again")
@@ -101,9 +152,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         folder = Path(scratch)
         write_mpi3d(folder / "mpi3d.npz", arguments.images)
-        before = anonymous_bytes()
+        before = anonymous_bytes(os.getpid())
         config = DataConfig(folder=str(folder / "mpi3d.npz"), cache=str(folder), cache_gb=20.0)
-        with Watch() as watch:
+        with Watch(os.getpid()) as watch:
             start = time.perf_counter()
             dataset = open_dataset(config, 64, print)
             convert_s = time.perf_counter() - start
@@ -121,6 +172,7 @@ def main() -> None:
 
         rate(decode, NUM_PNG, 8)
         png = rate(decode, NUM_PNG, NUM_BATCHES)
+        trained = train(folder)
     numbers = {
         "images": arguments.images,
         "store_warm_images_per_s": warm,
@@ -131,6 +183,10 @@ def main() -> None:
         "convert_images_per_s": arguments.images / convert_s,
         "rss_anon_before_mb": before / 1e6,
         "rss_anon_peak_mb": watch.peak / 1e6,
+        "train_steps": TRAIN_STEPS,
+        "train_processes": trained.num_processes,
+        "train_rss_anon_peak_mb": trained.peak / 1e6,
+        "train_rss_anon_peak_shared_once_mb": trained.shared_once / 1e6,
     }
     print(record.write("data", numbers).read_text())
 

@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 import record
 from unweave.config import RunConfig
-from unweave.configfile import from_dict, to_dict
+from unweave.configfile import from_dict, to_dict, to_json
 from unweave.data import DSprites, open_dataset
 from unweave.data.base import FactorDataset
 from unweave.evaluate import scalars_of, score, standardise
@@ -85,6 +85,7 @@ STUDIES: dict[str, dict[str, Any]] = {
         "model.unet.skip_dropout_widths": [4],
     },
 }
+STUDIES["sprites-cpu/falling"] = {"model.encoder.kl_start": 4.5, "train.images": 1_500_000}
 STUDIES["rooms-cpu/unet-skip-dropout"] = {**STUDIES["rooms-cpu/unet"], "model.unet.skip_dropout": 0.2}
 
 
@@ -92,7 +93,8 @@ def options_of(name: str, seed: int, images: int | None, points: int) -> RunConf
     """The preset with the variation's options; a variation sees `SHORT` images unless told."""
     preset = PRESETS[name.split("/")[0]].config
     values = to_dict(preset)
-    wanted = images or (SHORT if "/" in name else preset.train.images)
+    usual = SHORT if "/" in name else preset.train.images
+    wanted = images or STUDIES[name].get("train.images", usual)
     changes = {
         **STUDIES[name],
         "train.seed": seed,
@@ -219,21 +221,21 @@ def without_orientation(result: dict[str, Any]) -> float:
     return disentanglement(importance[:, [column for column, name in enumerate(names) if name != "orientation"]])
 
 
-def variation_table(results: list[dict[str, Any]]) -> str:
-    """Every variation beside `short`, the preset itself with as many images."""
+def variation_table(results: list[dict[str, Any]], preset: str) -> str:
+    """Every variation of a preset."""
     lines = [
         "| variation | options | images | minutes | FactorVAE | DCI-D | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     rows = []
-    names = sorted({result["name"] for result in results if "/" in result["name"]})
+    names = sorted({result["name"] for result in results if result["name"].startswith(f"{preset}/")})
     for name in names:
         runs = [result for result in results if result["name"] == name]
         last = [run["curve"][-1] for run in runs]
         values = {key: np.mean([line[key] for line in last]) for key in ("factor_vae", "dci_disentanglement")}
         options = ", ".join(f"`{key.removeprefix('model.')} {value}`" for key, value in runs[0]["options"].items())
         cells = (
-            name.removeprefix("rooms-cpu/"),
+            name.removeprefix(f"{preset}/"),
             options if len(options) < 120 else "see STUDIES",
             f"{last[0]['images']:,}",
             f"{np.mean([line['minutes'] for line in last]):.1f}",
@@ -245,9 +247,18 @@ def variation_table(results: list[dict[str, Any]]) -> str:
 
 
 def signal_table(results: list[dict[str, Any]]) -> str:
-    """Which label-free signal follows DCI-D: rank correlation over runs at their end, and over checkpoints in a run."""
-    lines = ["| signal | over runs | within a run, mean | ", "| --- | --- | --- |"]
-    ends = [result for result in results if result["name"].startswith("rooms-cpu")]
+    """Which label-free signal follows DCI-D: rank correlation over runs at their end, and over checkpoints in a run.
+
+    Of runs on rooms that are trained by the same loss: those of others are on other scales.
+    """
+    lines = ["| signal | over runs | within a run, mean |", "| --- | --- | --- |"]
+    scale = json.loads(to_json(PRESETS["rooms-cpu"].config))["model"]
+    ends = [
+        result
+        for result in results
+        if result["name"].startswith("rooms-cpu")
+        and all(result["config"]["model"][part] == scale[part] for part in ("loss", "noise", "tokenizer"))
+    ]
     for signal in ("held_out_loss", "dependence", "selectivity"):
         pairs = [(result["curve"][-1][signal], result["curve"][-1]["dci_disentanglement"]) for result in ends]
         across = spearmanr(*zip(*pairs)).statistic
@@ -294,7 +305,8 @@ def page() -> None:
     text = path.read_text()
     for name, table in (
         ("targets", target_table(results)),
-        ("variations", variation_table(results)),
+        ("variations", variation_table(results, "rooms-cpu")),
+        ("sprites", variation_table(results, "sprites-cpu")),
         ("signals", signal_table(results)),
     ):
         text, found = re.subn(

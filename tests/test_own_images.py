@@ -1,6 +1,7 @@
 """From a folder of pictures to a trained model, its units and its pictures; and a trained model on a published file."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +14,8 @@ from unweave.cli import main
 from unweave.data import Rooms
 from unweave.data.base import StateSpace
 from unweave.report.dataset import _walk
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +31,19 @@ def photos(tmp_path_factory):
     return folder
 
 
+def training(run, photos, cache):
+    """The words of a command that trains on pictures."""
+    options = ["--data.cache", str(cache), "--data.labels", str(photos / "labels.csv"), "--train.images", "640"]
+    return ["train", "tiny", "--run", str(run), "--data.folder", str(photos), *options]
+
+
 @pytest.fixture(scope="module")
 def run(photos, cache, tmp_path_factory):
+    """A run on them, whose options name them from the working folder that they lie in."""
     folder = tmp_path_factory.mktemp("own") / "run"
-    options = ["--data.cache", str(cache), "--data.labels", str(photos / "labels.csv"), "--train.images", "640"]
-    assert main(["train", "tiny", "--run", str(folder), "--data.folder", str(photos), *options]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(photos.parent)
+        assert main(training(folder, Path(photos.name), cache)) == 0
     return folder
 
 
@@ -80,9 +91,47 @@ def test_a_run_on_rooms_is_scored_on_a_file_in_the_layout_of_shapes3d(tiny_run, 
     assert found[1]["scores"] == found[0]["scores"]
 
 
+def test_a_run_on_rooms_is_scored_on_real_frames_of_shapes3d(tiny_run, tmp_path):
+    """A file in the published layout with published frames inside: no option changes, and its frames are what is seen.
+
+    The frames stand at cells of the grid in a made up order, as those that are at hand are no whole grid.
+    """
+    frames = np.load(FIXTURES / "shapes3d_frames.npz", allow_pickle=False)["gif_frames"]
+    space = StateSpace(Rooms().factor_names, (2, 6, 3, 5, 3, 8))
+    factors, shown = space.factors(np.arange(len(space))), np.arange(len(space)) % len(frames)
+    with h5py.File(tmp_path / "3dshapes.h5", "w") as file:
+        file["images"], file["labels"] = frames[shown], factors / 3
+    where = ["--device", "cpu", "--data", str(tmp_path / "3dshapes.h5")]
+    assert main(["evaluate", str(tiny_run), "--out", str(tmp_path), *where]) == 0
+    data = json.loads((tmp_path / "results.json").read_text())["data"]
+    assert (data["name"], data["factor_names"], data["factor_sizes"]) == ("shapes3d", ["object_hue", "shape"], [3, 3])
+    assert main(["encode", str(tiny_run), "--out", str(tmp_path / "codes.npz"), *where]) == 0
+    seen = frames[shown[(factors[:, [0, 1, 3, 5]] == [0, 5, 4, 7]).all(axis=1)]].astype(float)
+    halved = np.floor(seen.reshape(9, 32, 2, 32, 2, 3).mean(axis=(2, 4)) + 0.5).astype(np.uint8)
+    codes = unweave.load(tiny_run).encode(halved)
+    np.testing.assert_allclose(np.load(tmp_path / "codes.npz")["scalars"], codes.scalars, atol=1e-5)
+
+
 def test_what_a_model_of_own_pictures_says_it_was_trained_on(run, photos):
     trained_on = unweave.load(run).trained_on
     assert trained_on.folder == str(photos)
+    assert trained_on.labels == str(photos / "labels.csv")
+
+
+def test_a_run_goes_on_from_any_working_folder(run, photos, cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(photos.parent)
+    before = (run / "config.json").read_text()
+    assert main(training(run, Path(photos.name), cache)) == 0
+    written = json.loads(before)
+    written["data"] |= {"folder": photos.name, "labels": f"{photos.name}/labels.csv"}  # as runs were written once
+    (run / "config.json").write_text(json.dumps(written))
+    assert main(training(run, Path("..") / photos.parent.name / photos.name, cache)) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(training(run, photos, cache)) == 0
+    assert (run / "config.json").read_text() == before
+    (tmp_path / photos.name).mkdir()  # another folder of that name
+    assert main(training(run, Path(photos.name), cache)) == 2
+    assert f"data.folder: '{photos}' -> '{tmp_path / photos.name}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -121,7 +170,12 @@ def test_a_grid_is_shown_factor_by_factor():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [([], "name what to check"), (["nowhere"], "'nowhere' is no data set and no path")]
+    ("arguments", "words"),
+    [
+        ([], "name what to check"),
+        (["nowhere"], "'nowhere' is no drawn data set and no path: choose rooms, dsprites"),
+        (["shapes3d"], "unweave data get shapes3d fetches it"),
+    ],
 )
 def test_what_cannot_be_checked(arguments, words, capsys):
     assert main(["data", "check", *arguments]) == 2

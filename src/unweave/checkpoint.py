@@ -4,7 +4,7 @@
     RUN/metrics.jsonl       the training record
     RUN/state/000000064000/ a checkpoint after that many images: tensors.safetensors and manifest.json with its hash;
                             the last two are kept
-    RUN/model/              the trained model as it stands, see `models.diffusion`
+    RUN/model/              the trained model as it stands, see `models.folder`; of a first stage, diffusers' folder
     RUN/results.json        scores, once they were computed
 
 A checkpoint is written into a hidden folder and renamed: it is there whole or not at all.
@@ -15,19 +15,21 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from unweave.config import RunConfig
+from unweave.config import RunConfig, VQRunConfig
 from unweave.configfile import differences, read_json, to_json
-from unweave.errors import require
+from unweave.errors import UserError, require
 from unweave.files import explain_os_errors, sync, write_text
 
 Tensors = dict[str, torch.Tensor]
+C = TypeVar("C", bound=RunConfig | VQRunConfig)
 
 TENSORS = "tensors.safetensors"
 MANIFEST = "manifest.json"
@@ -54,14 +56,18 @@ class Checkpoint(NamedTuple):
     values: dict[str, Any]
 
 
-def open_run(run: Path, config: RunConfig) -> RunConfig:
+def open_run(run: Path, config: C) -> C:
     """Makes the run folder or, where it holds a run, checks that it is this one; returns the config to use.
 
-    Raises `UserError` when the folder holds a run with other options (each is named) or other files.
+    In it the paths of the data are whole, so that the run goes on from any working folder. Raises `UserError` when the
+    folder holds a run with other options (each is named) or other files.
     """
-    path = run / "config.json"
+    path, config = run / "config.json", _with_whole_paths(config)
     if path.exists():
-        before = read_json(RunConfig, path)
+        try:
+            before = _with_whole_paths(read_json(type(config), path))
+        except UserError as error:
+            raise UserError(f"{run} holds no run of this kind ({error}): choose another --run") from None
         changed = [line for line in differences(before, config) if line.split(":")[0] not in MAY_CHANGE]
         require(
             not changed,
@@ -75,6 +81,14 @@ def open_run(run: Path, config: RunConfig) -> RunConfig:
     for leftover in run.glob("state/.*"):  # of a process that was killed while saving
         shutil.rmtree(leftover)
     return config
+
+
+def _with_whole_paths(config: C) -> C:
+    """Paths that lead nowhere stay as they are: whoever opens them says so."""
+    typed = {name: getattr(config.data, name) for name in ("folder", "labels", "cache")}
+    whole = {name: os.path.abspath(os.path.expanduser(path)) for name, path in typed.items() if path}
+    there = {name: path for name, path in whole.items() if name == "cache" or "{" in path or os.path.exists(path)}
+    return replace(config, data=replace(config.data, **there))
 
 
 def save(run: Path, checkpoint: Checkpoint) -> None:

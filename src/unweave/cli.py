@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 
 import tyro
 
+from unweave.config import VQRunConfig
 from unweave.configfile import to_json
 from unweave.errors import UserError, require
-from unweave.presets import PRESETS
+from unweave.presets import FIRST_STAGES, PRESETS
 
+TRAINED = {**PRESETS, **FIRST_STAGES}
 PresetArgument = tyro.extras.subcommand_type_from_defaults(
-    {name: preset.config for name, preset in PRESETS.items()},
-    {name: preset.about for name, preset in PRESETS.items()},
+    {name: preset.config for name, preset in TRAINED.items()},
+    {name: preset.about for name, preset in TRAINED.items()},
 )
 
 
@@ -41,35 +43,52 @@ def train(
     from unweave.train import train as run_training
 
     model = run_training(config, run)
+    if isinstance(config, VQRunConfig):
+        from unweave.report.first_stage import draw_redrawn
+
+        _say(f"trained; look at {draw_redrawn(config, run)}")
+        _say(f"Next: unweave train dyga-rooms --model.tokenizer.folder {model} and the sizes of this one")
+        return
     _say(f"trained; the model is in {model}. Next: unweave evaluate {run}")
 
 
 def data(
-    action: tyro.conf.Positional[Literal["list", "check"]],
+    action: tyro.conf.Positional[Literal["list", "info", "get", "check", "clear"]],
     what: tyro.conf.Positional[str] = "",
     size: int = 64,
     sheet: Path | None = None,
     cache: str = "",
+    cache_gb: float = 2.0,
+    to: Path | None = None,
 ) -> None:
-    """What data sets there are, and whether one is whole.
+    """What data sets there are, how to get one, and whether one is whole.
 
-    `unweave data list`; `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads all
-    of it and says how many images and factors it has, what was skipped, or what is wrong with it.
+    `unweave data list`; `unweave data info shapes3d`; `unweave data get shapes3d`, which goes on where it was cut.
+    `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads all of it and says how
+    many images and factors it has, what was skipped, or what is wrong with it. `unweave data clear photos` removes the
+    stored images of a set, `unweave data clear` those of all: they are made again where they are needed.
 
     Args:
-        action: list the sets that are known, or check one
-        what: rooms, dsprites, a folder or zip of pictures, an array, or a published file
-        size: pixels per side that the images are brought to
+        action: list what is known and what is stored, say more of one set, download, check, or remove stored images
+        what: the name of a set; for check also pictures of your own or a published file, as for --data.folder
+        size: pixels per side that the images are brought to by check
         sheet: file for a picture of some of the images, and of each factor over its values
         cache: folder for the stored images (default: the user's cache folder)
+        cache_gb: most disk space that check may take there
+        to: folder for what is downloaded (default: data/NAME here)
     """
-    from unweave.report.dataset import describe, list_datasets
+    from unweave.report import dataset
 
     if action == "list":
-        list_datasets()
-    else:
+        dataset.list_datasets(cache)
+    elif action == "clear":
+        dataset.clear_stores(what, cache)
+    elif action == "check":
         require(bool(what), "name what to check: unweave data check 3dshapes.h5")
-        describe(what, size, sheet, cache)
+        dataset.describe(what, size, sheet, cache, cache_gb)
+    else:
+        require(bool(what), f"name a data set: unweave data {action} shapes3d")
+        dataset.inform(what) if action == "info" else dataset.get(what, to)
 
 
 def evaluate(
@@ -183,7 +202,7 @@ def encode(
     Args:
         run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: the file to write: .parquet or .npz
-        data: rooms, dsprites, or a folder, zip or file of images, in the place of what the model was trained on
+        data: rooms, dsprites, or other images by path or hf://OWNER/NAME, in the place of what the model was trained on
         device: cpu, cuda, mps or auto
         batch_size: images at a time
         cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told

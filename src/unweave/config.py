@@ -15,12 +15,14 @@ class DataConfig:
     name: Literal["rooms", "dsprites"] = "rooms"
     """The data set. Both are drawn on this machine, nothing is downloaded: `rooms` looks like Shapes3D."""
     folder: str = ""
-    """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), or a published file
-    of Shapes3D (.h5), dSprites, MPI3D (.npz) or Cars3D (.tar.gz)."""
+    """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), tar shards (a folder,
+    'train-{0000..0099}.tar'), a Hugging Face data set (hf://OWNER/NAME, saved, .parquet), or a published file of
+    Shapes3D (.h5), dSprites, MPI3D (.npz), Cars3D (.tar.gz) or smallNORB (a folder)."""
     labels: str = ""
     """Labels of your own images, a .csv with a first column of file names, or list_attr_celeba.txt. For scores only."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect."""
+    fit: Literal["crop", "pad", "stretch", "celeba_128", "celeba_96"] = "crop"
+    """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect; of CelebA's
+    aligned pictures 128 px around the face, or, as if resized to 96 px, the middle 64."""
     strict: bool = False
     """Stop at the first picture that cannot be read. Otherwise it is skipped, and listed beside the stored images."""
     frozen: tuple[str, ...] = ()
@@ -54,12 +56,19 @@ class VQConfig:
     """Residual blocks per level (one more on the way up)."""
     codebook_size: int = 2048
     """Vectors in the codebook."""
+    norm_groups: int = 32
+    """Groups of the group norms; the largest common divisor where the channels are not a multiple of it."""
 
     def __post_init__(self) -> None:
-        require(len(self.channels) >= 1, "tokenizer.vq.channels is empty: name at least one level")
-        require(min(self.channels) >= 1, f"tokenizer.vq.channels is {self.channels}: all must be at least 1")
-        for name in ("num_res_blocks", "codebook_size"):
-            require(getattr(self, name) >= 1, f"tokenizer.vq.{name} is {getattr(self, name)}: must be at least 1")
+        require(len(self.channels) >= 1, "vq.channels is empty: name at least one level")
+        require(min(self.channels) >= 1, f"vq.channels is {self.channels}: all must be at least 1")
+        for name in ("num_res_blocks", "codebook_size", "norm_groups"):
+            require(getattr(self, name) >= 1, f"vq.{name} is {getattr(self, name)}: must be at least 1")
+
+    @property
+    def downsample(self) -> int:
+        """Image width / latent width."""
+        return 2 ** (len(self.channels) - 1)
 
 
 @dataclass(frozen=True)
@@ -96,10 +105,10 @@ class TokenizerConfig:
                 f"tokenizer.channels is {self.channels}: a {self.downsample} px patch has {most} components at most",
             )
         if self.kind == "vq":
-            levels = len(self.vq.channels)
+            levels, made = len(self.vq.channels), self.vq.downsample
             require(
-                self.downsample == 2 ** (levels - 1),
-                f"tokenizer.downsample is {self.downsample}: {levels} levels of a VQModel make {2 ** (levels - 1)}",
+                self.downsample == made,
+                f"tokenizer.downsample is {self.downsample}: {levels} levels of a VQModel make {made}",
             )
 
 
@@ -352,25 +361,27 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class LoopConfig:
+    """What both stages' training have in common."""
+
     images: int = 48_000_000
     """Images to train on in all, each pass counted."""
     batch_size: int = 512
     """Images per step, over all processes."""
+    accumulate: int = 1
+    """A step works through its batch in this many parts, one after the other: less memory, the mean of their gradients.
+    BatchNorm sees a part at a time."""
     lr: float = 1e-4
-    """AdamW's learning rate."""
+    """The optimiser's learning rate."""
     warmup_images: int = 0
     """The learning rate rises linearly over this many images."""
     cooldown: float = 0.0
     """Part of the run, 0 to 1, at whose end the learning rate has fallen to 0, linearly."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.9999
-    """Decay of the moving average of the U-Net's weights, min(decay, (1 + n) / (10 + n)) at update n."""
-    ema_encoder: bool = False
-    """Whether the feature extractor has a moving average too (the official code: no)."""
+    """Decay of the moving average of the trained weights, min(decay, (1 + n) / (10 + n)) at update n; 0 averages
+    nothing."""
     log_every_images: int = 50_000
     """A line in the record each time this many images were trained on."""
     save_every_images: int = 1_000_000
@@ -385,21 +396,36 @@ class TrainConfig:
     """Where to train."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Arithmetic of the networks."""
-    compile: bool = False
-    """Whether to run the networks through torch.compile."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "log_every_images", "save_every_images", "devices"):
+        for name in ("images", "batch_size", "accumulate", "log_every_images", "save_every_images", "devices"):
             require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
-        for name in ("warmup_images", "weight_decay", "clip", "workers", "seed"):
+        for name in ("warmup_images", "clip", "workers", "seed"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
         require(0 <= self.cooldown <= 1, f"train.cooldown is {self.cooldown}: choose from 0 to 1")
         require(self.lr > 0, f"train.lr is {self.lr}: must be positive")
         require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}: choose from 0 to below 1")
         require(
-            self.batch_size % self.devices == 0,
-            f"train.batch_size is {self.batch_size}: must be a multiple of train.devices {self.devices}",
+            self.batch_size % (self.devices * self.accumulate) == 0,
+            f"train.batch_size is {self.batch_size}: must be a multiple of train.devices {self.devices} times "
+            f"train.accumulate {self.accumulate}",
         )
+
+
+@dataclass(frozen=True)
+class TrainConfig(LoopConfig):
+    """Training of the diffusion model (method section 1.2). The average is that of the U-Net's weights."""
+
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    ema_encoder: bool = False
+    """Whether the feature extractor has a moving average too (the official code: no)."""
+    compile: bool = False
+    """Whether to run the networks through torch.compile."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.weight_decay >= 0, f"train.weight_decay is {self.weight_decay}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -409,3 +435,118 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class PerceptualConfig:
+    """Distance of VGG16's features (LPIPS, Zhang et al. 2018). Its weights are your files: nothing is downloaded."""
+
+    weight: float = 1.0
+    """Weight beside the pixels' distance; 0 leaves it out."""
+    backbone: str = ""
+    """VGG16 as torchvision publishes it: a state dict, features.0.weight and so on. Empty: trains without."""
+    heads: str = ""
+    """The linear heads of LPIPS, version 0.1, vgg: a state dict, lin0.model.1.weight and so on."""
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, f"perceptual.weight is {self.weight}: must not be negative")
+        require(
+            bool(self.backbone) == bool(self.heads),
+            "perceptual.backbone and perceptual.heads belong together: name both files, or neither",
+        )
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """PatchGAN critic (Isola et al. 2017) with the hinge loss and the adaptive weight of VQ-GAN (Esser et al. 2021)."""
+
+    weight: float = 0.75
+    """Weight of the critic's verdict, times |gradient of the distances| / |gradient of the verdict|; 0: no critic."""
+    factor: float = 1.0
+    """Weight of the verdict and of the critic's own loss, on top of that."""
+    start: float = 0.0
+    """Part of the run, 0 to 1, before which the factor is 0."""
+    channels: int = 64
+    """Channels of the first convolution; each after it doubles them, up to eight times as many."""
+    layers: int = 3
+    """Convolutions that halve the width, the first among them: what a patch of the verdict sees."""
+    lr_ratio: float = 1.0
+    """The critic's learning rate, in units of train.lr."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "factor"):
+            require(getattr(self, name) >= 0, f"critic.{name} is {getattr(self, name)}: must not be negative")
+        require(0 <= self.start <= 1, f"critic.start is {self.start}: choose a part of the run from 0 to 1")
+        for name in ("channels", "layers"):
+            require(getattr(self, name) >= 1, f"critic.{name} is {getattr(self, name)}: must be at least 1")
+        require(self.lr_ratio > 0, f"critic.lr_ratio is {self.lr_ratio}: must be positive")
+
+
+@dataclass(frozen=True)
+class VQGANConfig:
+    """The VQ first stage and its losses (method section 1.1). A weight of 0 leaves its part out."""
+
+    image_size: int = 64
+    """Height and width of the images in pixels."""
+    channels: int = 3
+    """Latent channels, the length of a codebook vector."""
+    vq: VQConfig = field(default_factory=VQConfig)
+    pixel: float = 1.0
+    """Weight of the mean absolute difference of the pixels."""
+    codebook: float = 1.0
+    """Weight of the mean squared distance of latents and their codes; it counts twice, as a pull on the codes and as a
+    pull on the latents."""
+    beta: float = 0.25
+    """Weight of one of the two pulls."""
+    beta_on: Literal["latents", "codes"] = "latents"
+    """Which one: on the `latents` is the commitment term (van den Oord et al. 2017); on the `codes`, what the published
+    code does."""
+    revive_after: int = 0
+    """A code that was nearest to no latent for this many batches in a row becomes a latent of the last; 0: never."""
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+
+    def __post_init__(self) -> None:
+        require(self.channels >= 1, f"model.channels is {self.channels}: must be at least 1")
+        for name in ("pixel", "codebook", "beta", "revive_after"):
+            require(getattr(self, name) >= 0, f"model.{name} is {getattr(self, name)}: must not be negative")
+        require(
+            self.pixel > 0 or (self.perceptual.weight > 0 and bool(self.perceptual.backbone)),
+            "model.pixel is 0 and there is no perceptual distance: one of them must say what a good picture is",
+        )
+        require(
+            self.image_size % self.vq.downsample == 0,
+            f"model.image_size is {self.image_size}: the levels of the VQModel need a multiple of {self.vq.downsample}",
+        )
+        require(
+            self.critic.weight == 0 or self.image_size // 2**self.critic.layers >= 3,
+            f"critic.layers is {self.critic.layers}: {self.image_size} px images are too small for as many",
+        )
+
+
+@dataclass(frozen=True)
+class VQTrainConfig(LoopConfig):
+    """Training of the VQ first stage by Adam(0.5, 0.9) (method section 1.1). No average by default."""
+
+    images: int = 48_480_000
+    """Images to train on in all, each pass counted."""
+    batch_size: int = 256
+    """Images per step, over all processes."""
+    accumulate: int = 2
+    """A step works through its batch in this many parts, one after the other: less memory, the mean of their gradients.
+    BatchNorm sees a part at a time."""
+    lr: float = 1.152e-3
+    """The optimiser's learning rate: 4.5e-6 times the images of a step, as the published code scales it unless told not
+    to; then it is 4.5e-6."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the trained weights, min(decay, (1 + n) / (10 + n)) at update n; 0 averages
+    nothing."""
+
+
+@dataclass(frozen=True)
+class VQRunConfig:
+    """All that defines a run of the first stage."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: VQGANConfig = field(default_factory=VQGANConfig)
+    train: VQTrainConfig = field(default_factory=VQTrainConfig)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unweave.config import DataConfig
-from unweave.data import DATASETS, open_dataset
+from unweave.data import DATASETS, is_place, open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.files import write_atomically
@@ -23,8 +23,8 @@ CHUNK = 2048
 def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int, cache_gb: float = 0.0) -> None:
     """Writes `out` (.parquet or .npz): per image the index, scalars, tokens, aligned tokens, anchors and factors.
 
-    In parquet, `scalar_3` is unit 3's scalar, `token_3` its token as a list. Raises `UserError` for another ending, an
-    unknown model or a file that cannot be written.
+    In parquet, `scalar_3` is unit 3's scalar, `token_3` its token as a list, and a factor called as another column is
+    `label_NAME`. Raises `UserError` for another ending, an unknown model or a file that cannot be written.
     """
     require(out.suffix in (".parquet", ".npz"), f"{out} ends in {out.suffix!r}: choose .parquet or .npz")
     require(batch_size >= 1, f"batch_size is {batch_size}: must be at least 1")
@@ -48,7 +48,7 @@ def _named(model: DiffusionModel, data: str) -> DataConfig:
     if data in DATASETS:
         return DataConfig(data)  # pyright: ignore[reportArgumentType]
     if data:
-        require(Path(data).expanduser().exists(), f"data is {data!r}: choose {', '.join(DATASETS)}, or a path")
+        require(is_place(data), f"data is {data!r}: choose {', '.join(DATASETS)}, a path, or hf://OWNER/NAME")
         return replace(model.trained_on or DataConfig(), folder=data, labels="")
     require(model.trained_on is not None, "the model does not say what it was trained on: name a data set with --data")
     assert model.trained_on is not None
@@ -84,7 +84,7 @@ def _table(rows: np.ndarray, codes: Codes, factors: np.ndarray, names: tuple[str
         columns[f"token_{unit}"] = _vectors(codes.tokens[:, unit])
         columns[f"aligned_{unit}"] = _vectors(codes.aligned[:, unit])
     for column, name in enumerate(names):
-        columns[name] = pa.array(factors[:, column])
+        columns[f"label_{name}" if name in columns else name] = pa.array(factors[:, column])
     return pa.table(columns)
 
 

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from unweave.config import (
     AnchorConfig,
+    CriticConfig,
     DataConfig,
     EncoderConfig,
     ModelConfig,
@@ -15,20 +16,26 @@ from unweave.config import (
     TrainConfig,
     TransformerConfig,
     UNetConfig,
+    VQConfig,
+    VQGANConfig,
+    VQRunConfig,
+    VQTrainConfig,
 )
 
+C = TypeVar("C", RunConfig, VQRunConfig)
 
-class Preset(NamedTuple):
+
+class Preset(NamedTuple, Generic[C]):
     """A run and what it is for."""
 
     about: str
-    config: RunConfig
+    config: C
 
 
 CPU_ANCHORS = AnchorConfig(fit_every_images=96_000, max_points=20_000)
 
 
-def _cpu(num_units: int, channels: int, kl: float = 0.0, kl_start: float = 0.0) -> ModelConfig:
+def _cpu(num_units: int, channels: int, kl: float = 0.0) -> ModelConfig:
     """A model whose step takes some tens of milliseconds on one core. docs/minutes.md measures each choice.
 
     Each 8 px patch is a position of the latent. The denoiser sees a position and the units, no other position, and
@@ -50,7 +57,6 @@ def _cpu(num_units: int, channels: int, kl: float = 0.0, kl_start: float = 0.0) 
             unit_hidden=(64,),
             token_activation="none",
             kl=kl,
-            kl_start=kl_start,
         ),
         transformer=TransformerConfig(width=64, depth=3, num_heads=4),
         noise=NoiseConfig(prediction="v"),
@@ -95,34 +101,36 @@ ENCDIFF = ModelConfig(
 class Schedule(NamedTuple):
     """How long the published runs trained on a set, and how often and on how many images they fitted anchors."""
 
-    folder: str
-    """The published file or folder, here; `--data.folder` names another place."""
     images: int
-    """In the set: all are trained on."""
+    """In the set."""
     epochs: int
     epochs_per_fit: int
     fit_points: int
     """All images of a set up to 100,000, a tenth of a larger one."""
-    batch_size: int = 512
+    batch_size: int
+    data: DataConfig
+    """Where `unweave data get` puts the set; all of it is trained on."""
 
+
+def _got(place: str, num_images: int) -> DataConfig:
+    most_gb = math.ceil(num_images * 64 * 64 * 3 / 1e8) / 10
+    return DataConfig(folder=f"data/{place}", held_out=0.0, cache_gb=max(2.0, most_gb))
+
+
+CELEBA = replace(_got("celeba/img_align_celeba.zip", 202_599), fit="celeba_128")
 
 SCHEDULES = {
-    "shapes3d": Schedule("3dshapes.h5", 480_000, 100, 1, 48_000),
-    "mpi3d": Schedule("mpi3d_toy.npz", 1_036_800, 50, 1, 103_680),
-    "cars3d": Schedule("nips2015-analogy-data.tar.gz", 17_568, 3_000, 5, 17_568),
-    "celeba": Schedule("img_align_celeba", 202_599, 300, 5, 20_259, 64),
+    "shapes3d": Schedule(480_000, 100, 1, 48_000, 512, _got("shapes3d/3dshapes.h5", 480_000)),
+    "mpi3d": Schedule(1_036_800, 50, 1, 103_680, 512, _got("mpi3d_toy/mpi3d_toy.npz", 1_036_800)),
+    "cars3d": Schedule(17_568, 3_000, 5, 17_568, 512, _got("cars3d/nips2015-analogy-data.tar.gz", 17_568)),
+    "celeba": Schedule(202_599, 300, 5, 20_259, 64, CELEBA),
 }
 
 
 def _published(row: Schedule, model: ModelConfig, anchors: AnchorConfig, train: TrainConfig) -> RunConfig:
     """A run on a published set for as many images as DyGA's."""
-    most_gb = math.ceil(row.images * 64 * 64 * 3 / 1e8) / 10
     anchors = replace(anchors, fit_every_images=row.epochs_per_fit * row.images)
-    return RunConfig(
-        data=DataConfig(folder=row.folder, held_out=0.0, cache_gb=max(2.0, most_gb)),
-        model=replace(model, anchors=anchors),
-        train=replace(train, images=row.epochs * row.images),
-    )
+    return RunConfig(row.data, replace(model, anchors=anchors), replace(train, images=row.epochs * row.images))
 
 
 def _dyga(row: Schedule, anchors: AnchorConfig) -> RunConfig:
@@ -134,10 +142,10 @@ def _encdiff(row: Schedule) -> RunConfig:
     return _published(row, ENCDIFF, ENCDIFF.anchors, TrainConfig(batch_size=128, lr=2.56e-4, warmup_images=1_280_000))
 
 
-def _on_published_sets() -> dict[str, Preset]:
-    rows: dict[str, Preset] = {}
+def _on_published_sets() -> dict[str, Preset[RunConfig]]:
+    rows: dict[str, Preset[RunConfig]] = {}
     for name, row in SCHEDULES.items():
-        needs = f"needs {row.folder} (--data.folder), --model.tokenizer.folder and a GPU"
+        needs = f"needs a GPU, {row.data.folder} and a run of vq-{name}: --model.tokenizer.folder RUN/model"
         official = AnchorConfig(mode="official", max_points=row.fit_points)
         rows |= {
             f"dyga-{name}": Preset(
@@ -151,7 +159,7 @@ def _on_published_sets() -> dict[str, Preset]:
     return rows
 
 
-PRESETS: dict[str, Preset] = {
+PRESETS: dict[str, Preset[RunConfig]] = {
     "rooms-cpu": Preset(
         "rooms with four free factors (wall hue, object hue, scale, shape) at 32 px; minutes on two cores",
         RunConfig(
@@ -172,8 +180,8 @@ PRESETS: dict[str, Preset] = {
         "dsprites with all five factors at 32 px; a longer sitting on two cores",
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
-            model=_cpu(num_units=10, channels=40, kl=2.0, kl_start=4.5),
-            train=replace(CPU_TRAIN, images=1_500_000),
+            model=_cpu(num_units=10, channels=40, kl=2.0),
+            train=replace(CPU_TRAIN, images=1_000_000),
         ),
     ),
     "tiny": Preset(
@@ -220,7 +228,8 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "dyga-rooms": Preset(
-        "the published networks on rooms at 64 px, principled anchors; needs --model.tokenizer.folder and a GPU",
+        "the published networks on rooms at 64 px, principled anchors; needs a GPU and a run of vq-rooms: "
+        "--model.tokenizer.folder RUN/model",
         RunConfig(data=DataConfig("rooms"), model=PUBLISHED, train=TrainConfig()),
     ),
     "encdiff-rooms": Preset(
@@ -232,4 +241,42 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     **_on_published_sets(),
+}
+
+VQ_EPOCHS = 101
+PUBLISHED_VQ = VQGANConfig(beta_on="codes")
+
+FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
+    "vq-rooms-cpu": Preset(
+        "a small VQ first stage for rooms at 64 px, 512 codes; three quarters of an hour on two cores",
+        VQRunConfig(
+            data=DataConfig("rooms"),
+            model=VQGANConfig(
+                vq=VQConfig(channels=(8, 16, 32), num_res_blocks=1, codebook_size=512, norm_groups=4),
+                revive_after=100,
+                critic=CriticConfig(channels=16, start=0.25),
+            ),
+            train=VQTrainConfig(
+                images=160_000,
+                batch_size=32,
+                accumulate=1,
+                lr=1e-3,
+                cooldown=0.5,
+                log_every_images=8_000,
+                save_every_images=16_000,
+                accelerator="cpu",
+            ),
+        ),
+    ),
+    "vq-rooms": Preset(
+        "the published VQ first stage on rooms at 64 px, 2,048 codes; needs a GPU, and VGG16's weights as files",
+        VQRunConfig(data=DataConfig("rooms"), model=PUBLISHED_VQ, train=VQTrainConfig()),
+    ),
+    **{
+        f"vq-{name}": Preset(
+            f"as vq-rooms, on {row.data.folder}",
+            VQRunConfig(row.data, PUBLISHED_VQ, VQTrainConfig(images=VQ_EPOCHS * row.images)),
+        )
+        for name, row in SCHEDULES.items()
+    },
 }

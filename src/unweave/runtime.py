@@ -12,11 +12,11 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from unweave.config import TrainConfig
+from unweave.config import LoopConfig
 from unweave.errors import UserError
 
 
-def launch(config: TrainConfig, main: Callable[..., Any], *args: Any) -> Any:
+def launch(config: LoopConfig, main: Callable[..., Any], *args: Any) -> Any:
     """Runs `main(fabric, *args)` in every process; returns what the first one returned.
 
     One process needs no launcher. Several are spawned here, or were started beforehand by torchrun or SLURM.

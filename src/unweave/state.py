@@ -1,25 +1,30 @@
 """What training changes, as named tensors and back."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from unweave.checkpoint import Checkpoint
-from unweave.models.diffusion import DiffusionModel
 from unweave.nn.ema import Ema
+from unweave.stages import Stage
 
 
 @dataclass
 class State:
     """What training changes."""
 
-    model: DiffusionModel
+    stage: Stage[Any]
     wrapped: torch.nn.Module
     optimizer: torch.optim.Optimizer
     ema: Ema
     images: int = 0
     step: int = 0
     seconds: float = 0.0
+
+    @property
+    def model(self) -> torch.nn.Module:
+        return self.stage.model
 
 
 def snapshot(state: State) -> Checkpoint:

@@ -1,6 +1,7 @@
 """Training: set up, build, fit. The same command again resumes.
 
     unweave train rooms-cpu --run runs/first                                   # one process
+    unweave train vq-rooms --run runs/vq                                       # the first stage, see `stages`
     unweave train dyga-rooms --run runs/big --train.devices 8                  # eight GPUs of one machine
     torchrun --nproc-per-node 8 -m unweave train dyga-rooms --run runs/big --train.devices 8
 
@@ -12,7 +13,7 @@ bit on a CPU, what an uninterrupted one does.
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,42 +23,20 @@ import torch
 
 from unweave import checkpoint
 from unweave.batches import Order, batches, split_rows
-from unweave.config import RunConfig, TrainConfig
+from unweave.config import LoopConfig, RunConfig, VQRunConfig
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import UserError
-from unweave.models.diffusion import DiffusionModel, evaluating
-from unweave.models.folder import save_model
+from unweave.models.base import evaluating
 from unweave.models.images import normalise
 from unweave.nn.ema import Ema
 from unweave.record import Display, Record, Say, say
-from unweave.runtime import Fabric, launch, mix_seed, seed_step, sum_over_processes
+from unweave.run import Run
+from unweave.runtime import Fabric, launch, seed_step, sum_over_processes
+from unweave.stages import make_stage
 from unweave.state import State, restore, snapshot
 
-OnSave = Callable[[DiffusionModel], None]
-
-NUM_TOKENIZER_IMAGES = 4096
-NUM_HELD_OUT_IMAGES = 512
-
-
-@dataclass(frozen=True)
-class Run:
-    """What stays the same during a run."""
-
-    fabric: Fabric
-    config: RunConfig
-    folder: Path
-    dataset: ImageSet
-    rows: np.ndarray
-    held_out: np.ndarray
-    record: Record
-    tell: Say
-    on_save: OnSave | None
-
-    @property
-    def quiet(self) -> bool:
-        """Whether this process leaves talking and writing to another."""
-        return not self.fabric.is_global_zero
+OnSave = Callable[[Any], None]
 
 
 @dataclass
@@ -74,7 +53,7 @@ class Tally:
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | VQRunConfig,
     folder: Path,
     tell: Say = say,
     dataset: ImageSet | None = None,
@@ -87,7 +66,7 @@ def train(
     Raises `UserError` for a folder of another run, a disk that cannot be written, or a loss that is not finite, and
     KeyboardInterrupt, with all saved and the way to go on as its text, after Ctrl-C.
     """
-    checkpoint.open_run(folder, config)
+    config = checkpoint.open_run(folder, config)
     stopped_at = launch(config.train, _main, config, folder, tell, dataset, on_save)
     if stopped_at < config.train.images:
         raise KeyboardInterrupt(f"saved in {folder}: the same command again goes on from {stopped_at:,} images")
@@ -96,7 +75,7 @@ def train(
 
 def _main(
     fabric: Fabric,
-    config: RunConfig,
+    config: RunConfig | VQRunConfig,
     folder: Path,
     tell: Say,
     dataset: ImageSet | None,
@@ -110,16 +89,15 @@ def _main(
         dataset = open_dataset(config.data, config.model.image_size, tell)
     rows, held_out = split_rows(len(dataset), config.data.held_out, config.train.seed)
     record = Record(folder / "metrics.jsonl", silent=not fabric.is_global_zero)
-    run = Run(fabric, config, folder, dataset, rows, held_out, record, tell, on_save)
+    run = Run(fabric, config, folder, dataset, trained_on, rows, held_out, record, tell)
     saved = checkpoint.load(folder, tell)
     state = build(run, fresh=saved is None)
-    state.model.trained_on = trained_on
     if saved:
         restore(state, saved)
         tell(f"going on from {state.images:,} of {config.train.images:,} images")
     record.rewind(state.images)
     if state.images < config.train.images:
-        fit(run, state)
+        fit(run, state, on_save)
     return state.images
 
 
@@ -128,26 +106,20 @@ def _silence(_: str) -> None:
 
 
 def build(run: Run, fresh: bool) -> State:
-    """A model on its device with optimiser and moving average; its tokenizer is fitted unless it will be restored."""
+    """The stage on its device with optimiser and moving average; a fresh one is started, another will be restored."""
     options = run.config.train
     torch.manual_seed(options.seed)
-    model = DiffusionModel(run.config.model)
+    stage = make_stage(run)
     if fresh:
-        sample = np.random.default_rng((options.seed, 3)).permutation(run.rows)[:NUM_TOKENIZER_IMAGES]
-        run.tell(model.tokenizer.fit(normalise(torch.from_numpy(run.dataset.images(np.sort(sample))))))
-    if options.compile:
-        model.encoder.compile()
-        model.denoiser.compile()
-    learned = [*model.encoder.parameters(), *model.denoiser.parameters()]
-    optimizer = torch.optim.AdamW(learned, lr=options.lr, weight_decay=options.weight_decay, fused=True)
-    wrapped, _ = run.fabric.setup(model, optimizer)
-    averaged = {"denoiser": model.denoiser, **({"encoder": model.encoder} if options.ema_encoder else {})}
-    return State(model, wrapped, optimizer, Ema(averaged, options.ema_decay))
+        run.tell(stage.start())
+    optimizer = stage.optimizer()
+    wrapped, _ = run.fabric.setup(stage.model, optimizer)
+    return State(stage, wrapped, optimizer, Ema(stage.averaged, options.ema_decay))
 
 
-def fit(run: Run, state: State) -> None:
-    """The loop: steps, and between them anchors, record and checkpoints, until all images were seen or Ctrl-C."""
-    options, fabric = run.config.train, run.fabric
+def fit(run: Run, state: State, on_save: OnSave | None) -> None:
+    """The loop: steps, and between them fits, record and checkpoints, until all images were seen or Ctrl-C."""
+    options, fabric, stage = run.config.train, run.fabric, state.stage
     order = Order(run.rows, options.seed)
     feed = batches(
         run.dataset,
@@ -165,19 +137,21 @@ def fit(run: Run, state: State) -> None:
             tally.parts.append(train_step(run, state, next(feed)))
             state.seconds = time.monotonic() - start
             ended = state.images >= options.images
-            fitting = ended or crosses(before, state.images, run.config.model.anchors.fit_every_images)
+            fitting = ended or crosses(before, state.images, stage.fit_every_images)
             saving = ended or crosses(before, state.images, options.save_every_images)
             if fitting or saving or crosses(before, state.images, options.log_every_images):
                 display.update(state.images, log(run, state, tally))
                 tally = Tally()
             if fitting:
-                fit_anchors(run, state, averaged=ended)
+                # during training to the weights as they are, after the last step to those that are saved
+                with state.ema.applied() if ended else nullcontext():
+                    stage.fit(state.images)
             if saving:
-                start += save(run, state)
+                start += save(run, state, on_save)
         if state.images < options.images:
             if tally.parts:
                 log(run, state, tally)
-            save(run, state)
+            save(run, state, on_save)
 
 
 def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -185,11 +159,14 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
     options, fabric = run.config.train, run.fabric
     seed_step(options.seed, fabric.global_rank, state.images)
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(options, state.images)
+        group["lr"] = group["lr_ratio"] * learning_rate(options, state.images)
     state.model.train()
     progress = state.images / options.images
-    losses = state.wrapped(normalise(images.to(fabric.device, non_blocking=True)), progress)
-    fabric.backward(losses.total)
+    found: list[dict[str, torch.Tensor]] = []
+    for part in normalise(images.to(fabric.device, non_blocking=True)).chunk(options.accumulate):
+        losses = state.wrapped(part, progress)
+        fabric.backward(losses.total / options.accumulate)
+        found.append(losses.parts)
     if options.clip:
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, options.clip)
@@ -198,51 +175,21 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
     state.ema.update()
     state.images += options.batch_size
     state.step += 1
-    return losses.parts
+    return {name: torch.stack([parts[name] for parts in found]).mean() for name in found[0]}
 
 
-def learning_rate(options: TrainConfig, images: int) -> float:
+def learning_rate(options: LoopConfig, images: int) -> float:
     """That of the step that follows `images` images: it rises to `lr`, stays, and falls to 0 at the end."""
     warm = (images + options.batch_size) / max(options.warmup_images, 1)
     left = (options.images - images) / max(options.cooldown * options.images, 1)
     return options.lr * min(1.0, warm, left)
 
 
-@torch.no_grad()
-def fit_anchors(run: Run, state: State, averaged: bool) -> None:
-    """Fits the anchors to the units of (a seeded subset of) the training images, the same in every process.
-
-    `averaged` fits them to the moving average of the encoder, where there is one: the one that is used after training.
-    """
-    config = run.config.model.anchors
-    if config.mode == "off":
-        return
-    seed = mix_seed(run.config.train.seed, state.images)
-    rows = run.rows
-    if len(rows) > config.max_points:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, config.max_points, replace=False))
-    mine = rows[run.fabric.global_rank :: run.fabric.world_size]
-    if averaged:
-        state.ema.exchange()
-    try:
-        with evaluating(state.model):
-            parts = [
-                state.model.encoder.scalars(
-                    normalise(torch.from_numpy(run.dataset.images(chunk)).to(run.fabric.device))
-                )
-                for chunk in np.array_split(mine, max(1, len(mine) // 512))
-            ]
-            state.model.anchors.fit(
-                torch.cat(parts), state.model.encoder.tokens, seed=seed, reduce=sum_over_processes(run.fabric)
-            )
-    finally:
-        if averaged:
-            state.ema.exchange()
-
-
 def log(run: Run, state: State, tally: Tally) -> str:
     """Writes a line of the record and returns what the display shows beside the bar."""
     series = finite_series(run, state, tally)
+    if run.quiet:
+        return ""
     fresh = len(tally.parts) * run.config.train.batch_size
     line: dict[str, Any] = {
         "images": state.images,
@@ -251,12 +198,11 @@ def log(run: Run, state: State, tally: Tally) -> str:
         "images_per_second": round(fresh / (time.monotonic() - tally.start), 1),
         "lr": state.optimizer.param_groups[0]["lr"],
         **{name: sum(values) / len(values) for name, values in series.items()},
-        "held_out_loss": held_out_loss(run, state),
-        "anchors_alive": state.model.anchors.num_alive.tolist(),
+        **state.stage.measure(),
         "per_step": {name: [float(f"{value:.6g}") for value in values] for name, values in series.items()},
     }
     run.record.write(line)
-    return f"loss {line['loss']:.4f}  lambda {line['lambda']:.4f}  {line['images_per_second']:.0f} images/s"
+    return f"{state.stage.note(line)}  {line['images_per_second']:.0f} images/s"
 
 
 def finite_series(run: Run, state: State, tally: Tally) -> dict[str, list[float]]:
@@ -277,20 +223,7 @@ def finite_series(run: Run, state: State, tally: Tally) -> dict[str, list[float]
     return series
 
 
-@torch.no_grad()
-def held_out_loss(run: Run, state: State) -> float | None:
-    """The loss on images that are never trained on, always the same ones with the same noise; None without any."""
-    rows = run.held_out[:NUM_HELD_OUT_IMAGES]
-    if len(rows) == 0 or run.quiet:
-        return None
-    with evaluating(state.model), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.config.train.seed)
-        images = torch.from_numpy(run.dataset.images(rows)).to(run.fabric.device)
-        with run.fabric.autocast():
-            return float(state.model(normalise(images)).total)
-
-
-def save(run: Run, state: State) -> float:
+def save(run: Run, state: State, on_save: OnSave | None) -> float:
     """Writes a checkpoint and the model folder, shows the model to `on_save` and returns the seconds that this looked.
 
     Comes after `log`, which stops at a loss that is not finite: what is saved is good, and a resumed run writes the
@@ -299,22 +232,19 @@ def save(run: Run, state: State) -> float:
     if run.quiet:
         return 0.0
     checkpoint.save(run.folder, snapshot(state))
-    state.ema.exchange()
-    try:
-        state.model.history = {"images": state.images, "step": state.step, "seconds": round(state.seconds, 1)}
-        save_model(state.model, run.folder / "model")
+    with state.ema.applied():
+        history = {"images": state.images, "step": state.step, "seconds": round(state.seconds, 1)}
+        state.stage.save(run.folder / "model", history)
         looking = time.monotonic()
-        if run.on_save:
+        if on_save:
             with evaluating(state.model):
-                run.on_save(state.model)
+                on_save(state.model)
         return time.monotonic() - looking
-    finally:
-        state.ema.exchange()
 
 
 def crosses(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, after]."""
-    return before // every != after // every
+    """Whether a multiple of `every` lies in (before, after]; never where `every` is 0."""
+    return every > 0 and before // every != after // every
 
 
 def any_process(fabric: Fabric, flag: bool) -> bool:

@@ -4,12 +4,17 @@ import pickle
 import subprocess
 import sys
 
+import filelock
 import numpy as np
 import pytest
 
 from tests.data.test_base import Toy
+from tests.data.test_store import Numbers
+from unweave.cli import main
+from unweave.config import DataConfig
 from unweave.data.base import Frozen
-from unweave.data.cache import StoredGrid, cached
+from unweave.data.cache import StoredGrid, cached, store_path, stores
+from unweave.data.store import converted
 from unweave.errors import UserError
 
 
@@ -81,3 +86,55 @@ def test_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*file"):
         cached(Toy(), tmp_path / "file" / "folder", 1.0, [].append)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A cache folder with the stored images of a drawn set, of two of pictures, one of them cut, and other files."""
+    cached(Toy(), tmp_path, 1.0, [].append)
+    for key in ("0" * 12, "1" * 12):
+        converted(Numbers(), store_path(tmp_path, "my photos", 64, key), DataConfig(), [].append)
+    with pytest.raises(KeyboardInterrupt):
+        converted(Numbers(fail_at=600), store_path(tmp_path, "cut", 32, "2" * 12), DataConfig(), [].append)
+    (tmp_path / f".drawn-64px-{'3' * 12}.npy.4711").write_bytes(b"left by a process that was killed")
+    for name in ("mine.npy", "photos-64px.npy", "photos-64px-000000000000.jpg"):
+        (tmp_path / name).write_bytes(b"no store")
+    return tmp_path
+
+
+def test_stored_images_are_listed_with_all_their_files(folder, capsys):
+    found = {store.source: store for store in stores(folder)}
+    assert sorted(found) == ["cut", "drawn", "my-photos", "toy"]
+    assert [path.suffix for path in found["cut"].files] == [".lock", ".part", ".json"]
+    assert found["toy"].num_bytes == 128 + Toy().images(range(60)).nbytes
+    assert main(["data", "list", "--cache", str(folder)]) == 0
+    listed = capsys.readouterr().err
+    assert f"my-photos-64px-{'1' * 12}" in listed
+    assert "mine" not in listed
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("my-photos", ["cut", "drawn", "toy"]),
+        (f"my-photos-64px-{'0' * 12}", ["cut", "drawn", "my-photos", "toy"]),
+        ("", []),
+    ],
+)
+def test_stored_images_are_removed_and_nothing_else(folder, name, left, capsys):
+    assert main(["data", "clear", *([name] if name else []), "--cache", str(folder)]) == 0
+    assert [store.source for store in stores(folder)] == left
+    foreign = {path.name for path in folder.iterdir() if "px-" not in path.name or path.suffix == ".jpg"}
+    assert foreign == {"mine.npy", "photos-64px.npy", "photos-64px-000000000000.jpg"}
+    assert left or {path.name for path in folder.iterdir()} == foreign
+    assert "removed my-photos-64px-" in capsys.readouterr().err
+
+
+def test_what_cannot_be_removed(folder, tmp_path, capsys):
+    assert main(["data", "clear", "photos", "--cache", str(folder)]) == 2
+    assert "has no stored images called 'photos': cut-32px-222222222222, " in capsys.readouterr().err
+    with filelock.FileLock(folder / f"cut-32px-{'2' * 12}.lock"):
+        assert main(["data", "clear", "cut", "--cache", str(folder)]) == 2
+    assert "cut-32px-222222222222 is being converted by another process" in capsys.readouterr().err
+    assert main(["data", "clear", "--cache", str(tmp_path / "nowhere")]) == 0
+    assert "has no stored images" in capsys.readouterr().err

@@ -133,6 +133,54 @@ def test_three_ways_to_a_square():
     assert padded[6:10].any()
 
 
+PLACES = np.dstack([*np.meshgrid(np.arange(178), np.arange(218)), np.zeros((218, 178))]).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("fit", "left", "top", "width", "height"),
+    [("celeba_128", 89 - 64, 121 - 64, 128, 128), ("celeba_96", 29.667, 48.444, 118.667, 119.248)],
+)
+@pytest.mark.parametrize("size", [32, 64])
+def test_rectangles_of_celeba(fit, left, top, width, height, size):
+    """In pictures whose red is the column and green the row, colours tell where each pixel comes from."""
+    found = fitted(Image.fromarray(PLACES), size, fit).astype(float)
+    centres = (np.arange(size) + 0.5) / size
+    assert np.abs(found[..., 0] - (left + centres * width - 0.5)).max() <= 0.6
+    assert np.abs(found[..., 1] - (top + centres * height - 0.5)[:, None]).max() <= 0.6
+
+
+def test_rectangles_of_celeba_are_those_of_the_published_loaders():
+    picture = Image.fromarray(colours(0, 218, 178))
+    np.testing.assert_array_equal(fitted(picture, 128, "celeba_128"), colours(0, 218, 178)[57:185, 25:153])
+    shorter_96 = picture.resize((96, int(96 * 218 / 178)), Image.Resampling.LANCZOS)
+    middle_64 = np.asarray(shorter_96)[26:90, 16:80].astype(int)
+    assert np.abs(fitted(picture, 64, "celeba_96") - middle_64).max() <= 1
+
+
+def test_faces_of_another_size_are_skipped(tmp_path):
+    folder = tmp_path / "img_align_celeba"
+    folder.mkdir()
+    Image.fromarray(PLACES).save(folder / "000001.png")
+    Image.fromarray(colours(0, 178, 178)).save(folder / "000002.png")
+    Image.fromarray(PLACES).save(folder / "000003.png")
+    labels = tmp_path / "list_attr_celeba.txt"
+    labels.write_text("3\nBald Young\n000001.png -1 1\n000002.png 1 1\n000003.png 1 -1\n")
+    said = []
+    dataset = opened(folder, tmp_path / "cache", said, fit="celeba_128", labels=str(labels))
+    assert dataset.factors(range(2)).tolist() == [[-1, 1], [1, -1]]
+    np.testing.assert_array_equal(dataset.images([1])[0], fitted(Image.fromarray(PLACES), SIZE, "celeba_128"))
+    assert any("000002.png (178 x 178 pixels, where data.fit celeba_128 takes 178 x 218)" in line for line in said)
+
+
+def test_arrays_of_faces(tmp_path):
+    np.save(tmp_path / "faces.npy", np.stack([PLACES] * 2))
+    found = opened(tmp_path / "faces.npy", tmp_path / "cache", fit="celeba_96").images([1])[0]
+    np.testing.assert_array_equal(found, fitted(Image.fromarray(PLACES), SIZE, "celeba_96"))
+    np.save(tmp_path / "square.npy", np.zeros((2, 178, 178, 3), np.uint8))
+    with pytest.raises(UserError, match=r"shape \(2, 178, 178, 3\): data.fit celeba_96 takes images of 178 x 218"):
+        opened(tmp_path / "square.npy", tmp_path / "cache", fit="celeba_96")
+
+
 def as_file(picture, kind="png", **options):
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
@@ -176,6 +224,7 @@ def announced(width, height):
     return f"P6 {width} {height} 255\n".encode() + bytes(64)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -200,6 +249,25 @@ def test_pictures_that_may_not_be_read_are_skipped(tmp_path):
     if os.geteuid() != 0:  # the superuser may read everything
         assert [(item.place, item.reason) for item in skipped] == [(1, "Permission denied")]
     assert len(images) + len(skipped) == 2
+
+
+def test_folders_that_may_not_be_read_are_counted(folder, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("photos/b"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the superuser, who may run this, may read everything
+    said = []
+    dataset = opened(folder, tmp_path / "cache", said)
+    assert len(dataset) == 3  # without the two pictures in b
+    assert any("skipped 4 of 7: b (a folder: Permission denied); cut.png" in line for line in said)
+    with pytest.raises(UserError, match=r"^b: a folder: Permission denied\. Mend or remove it"):
+        opened(folder, tmp_path / "other", strict=True)
+    monkeypatch.undo()
+    assert len(opened(folder, tmp_path / "cache")) == 5
 
 
 def test_halving_is_the_mean():

@@ -92,6 +92,17 @@ def test_mpi3d_is_read_as_a_stream(tmp_path, monkeypatch):
     np.testing.assert_array_equal(source.read(530, 540)[0], images[530:540])  # as after a cut: what is before is passed
 
 
+def test_mpi3d_is_told_by_its_number_of_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(published_module, "MPI3D_SIZES", {120: (5, 2, 2, 1, 3, 2, 1)})
+    tiles = frames("mpi3d", "real").reshape(-1, 64, 64, 3)
+    np.savez_compressed(tmp_path / "real.npz", images=tiles[:120])
+    dataset = opened(tmp_path / "real.npz", tmp_path / "cache")
+    index = dataset.index([[4, 1, 0, 0, 2, 1, 0]])
+    np.testing.assert_array_equal(dataset.images(index)[0], tiles[4 * 24 + 1 * 12 + 0 + 0 + 2 * 2 + 1])
+    np.savez_compressed(tmp_path / "other.npz", images=tiles)  # as many as no grid has: pictures without factors
+    assert opened(tmp_path / "other.npz", tmp_path / "cache").factor_names == ()
+
+
 def car(seed):
     return np.random.default_rng(seed).integers(0, 256, (32, 32, 3, 4, 2), dtype=np.uint8)
 
@@ -116,6 +127,18 @@ def test_cars3d_from_tar_and_from_folder(tmp_path):
         for elevation, azimuth, which in ((0, 0, 0), (1, 2, 1), (0, 3, 2)):
             row = dataset.index([[elevation, azimuth, which]])
             np.testing.assert_array_equal(dataset.images(row)[0], car(which)[..., azimuth, elevation])
+
+
+def test_the_cars_of_the_published_archive_are_those_in_its_folder_cars(tmp_path):
+    """Beside them it has sprites and shapes, in .mat files of another kind."""
+    with tarfile.open(tmp_path / "nips2015-analogy-data.tar.gz", "w:gz") as archive:
+        for name, content in (("cars/car_007_mesh", mat(car(7))), ("sprites/sprites_1", b"MATLAB"), ("shapes48", b"")):
+            member = tarfile.TarInfo(f"data/{name}.mat")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    dataset = opened(tmp_path / "nips2015-analogy-data.tar.gz", tmp_path / "cache", 32)
+    assert dataset.factor_sizes == (2, 4, 1)
+    np.testing.assert_array_equal(dataset.images(dataset.index([[1, 2, 0]]))[0], car(7)[..., 2, 1])
 
 
 def test_cars_are_decoded_once_and_a_changed_one_is_seen(tmp_path, monkeypatch):

@@ -258,9 +258,9 @@ def test_options_that_cannot_be_are_refused(changes, message):
 
 
 def test_sizes_of_the_vq_that_cannot_be_are_refused():
-    with pytest.raises(UserError, match=r"tokenizer.vq.channels is \(32, 0\)"):
+    with pytest.raises(UserError, match=r"vq.channels is \(32, 0\)"):
         VQConfig(channels=(32, 0))
-    with pytest.raises(UserError, match="tokenizer.vq.codebook_size is 0"):
+    with pytest.raises(UserError, match="vq.codebook_size is 0"):
         VQConfig(codebook_size=0)
     with pytest.raises(UserError, match="tokenizer.downsample is 4: must divide model.image_size 66"):
         ModelConfig(image_size=66)

@@ -23,16 +23,16 @@ def test_average_follows_the_recurrence_and_survives_a_restart():
     assert ema.average["m.weight"].item() == pytest.approx(expected, abs=1e-14)
 
 
-def test_exchange_is_its_own_inverse_and_counters_are_not_averaged():
+def test_the_average_is_applied_for_a_while_and_counters_are_not_averaged():
     module = nn.BatchNorm1d(2)
     ema = Ema({"m": module}, decay=0.9)
     module(torch.randn(8, 2))
     ema.update()
     live = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     average = {name: tensor.clone() for name, tensor in ema.average.items()}
-    ema.exchange()
-    assert torch.equal(module.running_mean, average["m.running_mean"])
-    assert not torch.equal(module.running_mean, live["running_mean"])
-    assert module.num_batches_tracked == 1
-    ema.exchange()
+    with ema.applied():
+        assert torch.equal(module.running_mean, average["m.running_mean"])
+        assert not torch.equal(module.running_mean, live["running_mean"])
+        assert module.num_batches_tracked == 1
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in live.items())
+    assert all(torch.equal(ema.average[name], tensor) for name, tensor in average.items())

@@ -5,20 +5,34 @@ from pathlib import Path
 
 from unweave.config import DataConfig
 from unweave.data.base import FactorDataset, Frozen, ImageSet, StateSpace
-from unweave.data.cache import Stored, StoredGrid, cached, default_folder
+from unweave.data.cache import Stored, StoredGrid, cache_folder, cached, store_path
 from unweave.data.dsprites import DSprites
-from unweave.data.labels import read_labels
-from unweave.data.pictures import ArraySource, FolderSource, ZipSource
+from unweave.data.hub import HUB, HubSource, is_hub
+from unweave.data.labels import Labels, labels_of, read_labels
+from unweave.data.pictures import ArraySource, FolderSource, Pictures, ZipSource
 from unweave.data.published import open_published
 from unweave.data.rooms import Rooms
-from unweave.data.store import Source, converted
+from unweave.data.shards import ShardSource, find_shards
+from unweave.data.store import Source, Store, converted
 from unweave.errors import UserError, require
 
-__all__ = ["DSprites", "FactorDataset", "Frozen", "ImageSet", "Rooms", "StateSpace", "open_dataset"]
+__all__ = ["DSprites", "FactorDataset", "Frozen", "ImageSet", "Rooms", "StateSpace", "is_place", "open_dataset"]
 
 DATASETS = {"rooms": Rooms, "dsprites": DSprites}
 IMAGE_SIZES = (32, 64)
 SMALLEST_SIZE = 8
+HOW_FITTED = {
+    "crop": "their middle square",
+    "pad": "whole, on black bars",
+    "stretch": "stretched to a square",
+    "celeba_128": "128 px around the face of CelebA's",
+    "celeba_96": "the middle 64 px of CelebA's as if they were 96 px wide",
+}
+
+
+def is_place(what: str) -> bool:
+    """Whether `what` leads to images: a path that is there, shards in braces, or a set of the Hub."""
+    return what.startswith(HUB) or "{" in what or Path(what).expanduser().exists()
 
 
 def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> ImageSet:
@@ -27,7 +41,7 @@ def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]
     A `FactorDataset` where the images are a whole grid of factors. `say` is told what is written where. Raises
     `UserError` for unknown factors, values and image sizes, and for images that are missing or damaged.
     """
-    folder = Path(config.cache).expanduser() if config.cache else default_folder()
+    folder = cache_folder(config.cache)
     if config.folder:
         return _open_own(config, image_size, folder, say)
     require(not config.labels, f"data.labels is {config.labels}: labels belong to your own images, see data.folder")
@@ -43,30 +57,29 @@ def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]
 
 def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], None]) -> ImageSet:
     """Images of `config.folder`, from their store."""
-    path = Path(config.folder).expanduser()
-    require(path.exists(), f"data.folder is {path}, which does not exist")
+    what, path = config.folder, Path(config.folder).expanduser()
+    require(is_place(what), f"data.folder is {what}, which does not exist")
     require(size >= SMALLEST_SIZE, f"model.image_size is {size}: must be at least {SMALLEST_SIZE}")
-    published = open_published(path, size)
-    source = published.source if published else _source(path, config, size)
-    store = converted(source, folder / f"{_plain(source.name)}-{size}px-{source.version}.npy", config, say)
+    published = open_published(path, size) if path.exists() else None
+    source = published.source if published else _source(config, size, folder, say)
+    store = converted(source, store_path(folder, source.name, size, source.version), config, say)
     if published:
         require(not config.labels, f"data.labels is {config.labels}: {path} is a published set with its own labels")
         say(f"{path} is {source.name}: {len(source):,} images, {' x '.join(map(str, published.space.sizes))}")
         dataset = StoredGrid(source.name, source.version, published.space, store.path)
         return Frozen(dataset, config.frozen_values) if config.frozen else dataset
     if config.frozen:
-        say(f"{path} has no factors: {', '.join(config.frozen)} of data.frozen does not apply")
-    how = {"crop": "their middle square", "pad": "whole, on black bars", "stretch": "stretched to a square"}
-    say(f"{path}: images are taken {how[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
-    labels = None
-    if config.labels:
-        kept = store.kept(len(source))
-        names = [source.names[index] for index in kept] if isinstance(source, FolderSource | ZipSource) else None
-        labels = read_labels(Path(config.labels).expanduser(), names, len(kept))
-    return Stored(source.name, source.version, store.path, labels)
+        say(f"{what} has no factors: {', '.join(config.frozen)} of data.frozen does not apply")
+    say(f"{what}: images are taken {HOW_FITTED[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
+    return Stored(source.name, source.version, store.path, _labels(source, store, config, say))
 
 
-def _source(path: Path, config: DataConfig, size: int) -> Source:
+def _source(config: DataConfig, size: int, folder: Path, say: Callable[[str], None]) -> Source:
+    what, path = config.folder, Path(config.folder).expanduser()
+    if is_hub(what):
+        return HubSource(what, size, config.fit)
+    if shards := find_shards(what):
+        return ShardSource(shards, path.name, size, config.fit, folder, say)
     if path.is_dir():
         return FolderSource(path, size, config.fit)
     if path.suffix == ".zip":
@@ -74,11 +87,14 @@ def _source(path: Path, config: DataConfig, size: int) -> Source:
     if path.suffix in (".npy", ".npz"):
         return ArraySource(path, size, config.fit)
     raise UserError(
-        f"data.folder is {path}: choose a folder or .zip of pictures, an .npy or .npz array, or a published file (.h5, "
-        f".npz, .tar.gz)"
+        f"data.folder is {what}: choose a folder or .zip of pictures, an .npy or .npz array, .tar shards, a .parquet "
+        f"file, a data set of Hugging Face (hf://OWNER/NAME), or a published file (.h5, .npz, .tar.gz)"
     )
 
 
-def _plain(name: str) -> str:
-    """A name that every file system takes."""
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]
+def _labels(source: Source, store: Store, config: DataConfig, say: Callable[[str], None]) -> Labels | None:
+    """Labels from the table that the options name, else those that came with the images."""
+    names, columns = (source.names, source.columns) if isinstance(source, Pictures) else ((), None)
+    if config.labels:
+        return read_labels(Path(config.labels).expanduser(), names, store.kept(len(source)), len(source))
+    return labels_of(columns, store.kept(len(source)), say) if columns is not None else None

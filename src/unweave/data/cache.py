@@ -1,16 +1,21 @@
-"""Data sets read from one memory-mapped uint8 file, so that processes share them through the page cache, and the file
-of those that are drawn."""
+"""Data sets read from one memory-mapped uint8 file, so that processes share them through the page cache; the file of
+those that are drawn; and the folder of all such files."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import filelock
 import numpy as np
 import platformdirs
 
 from unweave.data.base import FactorDataset, Grid, Numbered, StateSpace
 from unweave.data.labels import Labels
 from unweave.data.store import Store, fingerprint
+from unweave.errors import UserError
 from unweave.files import write_atomically
 
 CHUNK = 1024
@@ -47,6 +52,66 @@ def default_folder() -> Path:
     return Path(platformdirs.user_cache_dir("unweave"))
 
 
+def cache_folder(cache: str) -> Path:
+    """The folder for stored images that an option names, or the user's where it is empty."""
+    return Path(cache).expanduser() if cache else default_folder()
+
+
+def store_path(folder: Path, name: str, size: int, key: str) -> Path:
+    """The file of the images of a set at `size` px; `key` is the `fingerprint` of all that determines the pixels."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]
+    return folder / f"{plain}-{size}px-{key}.npy"
+
+
+STORE_FILE = re.compile(  # what `store_path` gives, what is beside it, and what a process that was killed left
+    r"\.?(?P<name>.+-\d+px-[0-9a-f]{12})\.(npy|npy\.\d+|part|part\.json|skipped\.csv|lock)"
+)
+
+
+@dataclass
+class Kept:
+    """The stored images of a set, whole or on their way."""
+
+    name: str
+    files: list[Path] = field(default_factory=list)
+    num_bytes: int = 0
+    last_used: float = 0.0
+    """Seconds since 1970, as far as the file system notes it."""
+
+    @property
+    def source(self) -> str:
+        """The name of the set."""
+        return self.name.rsplit("-", 2)[0]
+
+    def add(self, file: Path, found: os.stat_result) -> None:
+        """A further file that belongs to them."""
+        self.files.append(file)
+        self.num_bytes += found.st_size
+        self.last_used = max(self.last_used, found.st_atime, found.st_mtime)
+
+    def remove(self) -> None:
+        """Removes them. Raises `UserError` while a process converts into them, or where they cannot be removed."""
+        lock = self.files[0].with_name(f"{self.name}.lock")
+        try:
+            with filelock.FileLock(lock).acquire(timeout=0):
+                for file in [*self.files, lock]:
+                    file.unlink(missing_ok=True)
+        except filelock.Timeout:
+            raise UserError(f"{self.name} is being converted by another process: wait for it") from None
+        except OSError as error:
+            raise UserError(f"cannot remove {self.name}: {error.strerror}") from None
+
+
+def stores(folder: Path) -> list[Kept]:
+    """The stored images in a folder, by name; other files in it are passed over."""
+    found: dict[str, Kept] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if match := STORE_FILE.fullmatch(path.name):
+            with suppress(FileNotFoundError):  # of a conversion that came to its end meanwhile
+                found.setdefault(match["name"], Kept(match["name"])).add(path, path.stat())
+    return sorted((kept for kept in found.values() if kept.files), key=lambda kept: kept.name)
+
+
 def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[str], None]) -> FactorDataset:
     """The data set, from a file of its rendered images where that takes at most `most_gb` of disk, else as it is.
 
@@ -56,7 +121,7 @@ def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[
     """
     num_bytes = len(dataset) * int(np.prod(dataset.image_shape))
     key = fingerprint(f"{dataset.name} {dataset.version} {dataset.image_shape}")
-    path = folder / f"{dataset.name}-{dataset.image_shape[0]}px-{key}.npy"
+    path = store_path(folder, dataset.name, dataset.image_shape[0], key)
     if _is_whole(path, dataset):
         return _kept(dataset, path)
     size = f"{num_bytes / 1e6:,.0f} MB"

@@ -1,7 +1,8 @@
 """Labels of your own images, from a table of file names."""
 
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,29 +20,52 @@ class Labels(NamedTuple):
     """(n, F): numbers; words are numbered in their order."""
 
 
-def read_labels(path: Path, files: Sequence[str] | None, num: int) -> Labels:
-    """Labels from a .csv (a header; file names, then a column per label), or CelebA's list_attr_celeba.txt.
+def labels_of(columns: pa.Table, kept: Sequence[int], say: Callable[[str], None]) -> Labels | None:
+    """Labels of the images `kept`, from the columns of a table, a row per image, that are a number in each such row.
+
+    `say` is told which are not. None where there is no such column.
+    """
+    numbers = columns.select([field.name for field in columns.schema if _is_number(field.type)])
+    numbers = numbers.take(kept) if len(kept) < len(numbers) else numbers
+    names = [name for name in numbers.column_names if not numbers[name].null_count]
+    others = [name for name in columns.column_names if name not in names]
+    if others:
+        say(f"no labels, as not every image has a number there: {', '.join(others)}")
+    return Labels(tuple(names), np.stack([_numbers(numbers[name]) for name in names], axis=1)) if names else None
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def read_labels(path: Path, names: Sequence[str], kept: Sequence[int], num: int) -> Labels:
+    """Labels of the images `kept` of `num`, from a .csv (a header; file names, then a column per label), or CelebA's
+    list_attr_celeba.txt.
 
     Rows are found by the image's path, or by its file name alone; rows of images that are not there are left out.
-    Where images have no names (`files` is None, an array) every column is a label and the rows are the images in
-    order. Raises `UserError`, naming the file and the column, for a table that cannot be read or does not fit.
+    Where images have no `names` (an array) every column is a label and the rows are the images in order. Raises
+    `UserError`, naming the file and the column, for a table that cannot be read or does not fit.
     """
     table = _celeba(path) if path.suffix == ".txt" else _csv(path)
     columns = table.column_names
-    if files is None:
+    if not names:
         require(table.num_rows == num, f"{path} has {table.num_rows:,} rows for {num:,} images: give one per image")
-        rows = np.arange(num)
+        rows = np.asarray(kept)
     else:
         require(len(columns) >= 2, f"{path} has the columns {columns}: give file names, then a column per label")
-        rows = _rows_of(files, [str(name) for name in table[columns[0]].to_pylist()], path)
+        listed = [str(name) for name in table[columns[0]].to_pylist()]
+        rows = _rows_of([names[index] for index in kept], listed, path)
         columns = columns[1:]
-    return Labels(tuple(columns), np.stack([_numbers(table[name], name, path)[rows] for name in columns], axis=1))
+    for name in columns:
+        empty = table[name].null_count
+        require(not empty, f"{path} column {name!r} is empty in {empty:,} rows: fill them")
+    return Labels(tuple(columns), np.stack([_numbers(table[name])[rows] for name in columns], axis=1))
 
 
 def _rows_of(files: Sequence[str], listed: Sequence[str], path: Path) -> np.ndarray:
     whole = {name: row for row, name in enumerate(listed)}
-    short = {PurePosixPath(name).name: row for row, name in enumerate(listed)}
-    found = [whole.get(name, short.get(PurePosixPath(name).name, -1)) for name in files]
+    short = {name.rpartition("/")[2]: row for row, name in enumerate(listed)}
+    found = [whole.get(name, short.get(name.rpartition("/")[2], -1)) for name in files]
     missing = [name for name, row in zip(files, found) if row < 0]
     require(
         not missing,
@@ -51,8 +75,7 @@ def _rows_of(files: Sequence[str], listed: Sequence[str], path: Path) -> np.ndar
     return np.array(found, np.int64)
 
 
-def _numbers(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
-    require(column.null_count == 0, f"{path} column {name!r} is empty in {column.null_count:,} rows: fill them")
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     values = column.to_numpy()
     if values.dtype.kind in "biuf":
         return values.astype(np.float64) if values.dtype.kind == "f" else values.astype(np.int64)
@@ -71,14 +94,19 @@ def _csv(path: Path) -> pa.Table:
 def _celeba(path: Path) -> pa.Table:
     """CelebA's own format: the number of images, the names of the attributes, then a file name and -1 or 1 for each."""
     try:
-        count, names, *lines = path.read_text().splitlines()
-        rows = [line.split() for line in lines if line.strip()]
-        if int(count) != len(rows) or any(len(row) != 1 + len(names.split()) for row in rows):
-            raise ValueError(f"{count} images and {len(names.split())} attributes announced, not all there")
-        columns = list(zip(*rows))
-        values = [np.array(column, np.int64) for column in columns[1:]]
+        count, names, body = path.read_text().split("\n", 2)
+        columns = pa_csv.ReadOptions(column_names=["image", *names.split()])
+        while "  " in body:
+            body = body.replace("  ", " ")
+        body = body.replace(" \n", "\n")
+        table = pa_csv.read_csv(io.BytesIO(body.encode()), columns, pa_csv.ParseOptions(delimiter=" "))
+        if int(count) != table.num_rows:
+            raise ValueError(f"{count} images announced, {table.num_rows:,} there")
+        if not all(pa.types.is_integer(kind) for kind in table.schema.types[1:]):
+            raise ValueError("attributes are -1 or 1")
     except FileNotFoundError:
         raise UserError(f"data.labels is {path}, which does not exist") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as list_attr_celeba.txt ({error}): get it again") from None
-    return pa.table({"image": pa.array(columns[0]), **dict(zip(names.split(), values))})
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read as list_attr_celeba.txt ({reason}): get it again") from None
+    return table

@@ -3,25 +3,36 @@
 Files are decoded by Pillow, which knows their formats; what is decided here is what to do with the odd ones.
 """
 
+import itertools
 import os
 import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps
 
 from unweave.data.store import Skipped, file_identity, fingerprint
 from unweave.errors import UserError, require
 
-Fit = Literal["crop", "pad", "stretch"]
+Fit = Literal["crop", "pad", "stretch", "celeba_128", "celeba_96"]
+CELEBA = (178, 218)  # width and height of its aligned pictures
+CELEBA_BOXES = {  # left, top, right, bottom of what is kept of them
+    "celeba_128": (25, 57, 153, 185),  # 128 px around (89, 121), as D2C and DiffAE
+    "celeba_96": (16 * 178 / 96, 26 * 218 / 117, 80 * 178 / 96, 90 * 218 / 117),  # the middle 64 px of 96 x 117
+}
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MOST_BYTES = 256 * 2**20  # of one picture in a zip: more is no picture
 MOST_PIXELS = 2**27  # 134 million, 400 MB once decoded
+MOST_THREADS = 8  # each has a whole picture in memory
+AT_ONCE = 64  # pictures held as files while they wait to be decoded
 
 
 def read_picture(file: Path | IO[bytes], size: int, fit: Fit) -> np.ndarray:
@@ -30,13 +41,11 @@ def read_picture(file: Path | IO[bytes], size: int, fit: Fit) -> np.ndarray:
     Raises `ValueError`, with a reason a person can act on, for anything that is no picture or a damaged one.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, below
-            with Image.open(file) as picture:
-                width, height = picture.size
-                if width * height > MOST_PIXELS:
-                    raise ValueError(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
-                return fitted(_as_rgb(ImageOps.exif_transpose(picture)), size, fit)
+        with Image.open(file) as picture:
+            width, height = picture.size
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
+            return fitted(_as_rgb(ImageOps.exif_transpose(picture)), size, fit)
     except Image.UnidentifiedImageError:
         raise ValueError("not a picture") from None
     except Image.DecompressionBombError:
@@ -68,8 +77,15 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
 
 def fitted(picture: Image.Image, size: int, fit: Fit) -> np.ndarray:
     """An RGB picture as uint8 (size, size, 3). `crop` keeps the middle square, `pad` the whole on black bars,
-    `stretch` the whole at another aspect."""
+    `stretch` the whole at another aspect; the others a rectangle of `CELEBA_BOXES`.
+
+    Raises `ValueError` for a picture that has another size than CelebA's where its rectangles are asked for.
+    """
     square = (size, size)
+    if fit in CELEBA_BOXES:
+        if picture.size != CELEBA:
+            raise ValueError("{} x {} pixels, where data.fit {} takes 178 x 218".format(*picture.size, fit))
+        return np.asarray(picture.resize(square, Image.Resampling.LANCZOS, CELEBA_BOXES[fit]))
     if picture.size == square:
         return np.asarray(picture)
     if fit == "crop":
@@ -79,29 +95,78 @@ def fitted(picture: Image.Image, size: int, fit: Fit) -> np.ndarray:
     return np.asarray(picture.resize(square, Image.Resampling.LANCZOS))
 
 
-class _Files(ABC):
-    """What folders and zips share: names in one order, each read on its own."""
+class Pictures(ABC):
+    """Pictures with a number each, decoded by several threads; what is none is skipped, with the reason."""
 
-    def __init__(self, path: Path, names: list[str], size: int, fit: Fit, key: str):
-        require(
-            len(names) > 0, f"{path} has no pictures: looked for {', '.join(ENDINGS)} in it and in the folders inside"
-        )
-        self.path, self.names, self.name = path, names, path.name
+    names: Sequence[str] = ()
+    """What a table of labels calls them; empty where they have no names."""
+    columns: pa.Table | None = None
+    """What is told of them where they come from, a row per picture; the numbers in it become labels."""
+
+    def __init__(self, name: str, size: int, fit: Fit, key: object):
+        self.name = name
         self.image_shape = (size, size, 3)
         self.fit: Fit = fit
         self.version = fingerprint(key, size, fit)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
         images, skipped = [], []
-        for index in range(start, stop):
-            try:
-                images.append(self.picture(index))
-            except ValueError as error:
-                skipped.append(Skipped(index, self.names[index], str(error)))
+        for index, found in enumerate(_decoded(self.readers(start, stop)), start):
+            if isinstance(found, str):
+                skipped.append(Skipped(index, self.title(index), found))
+            else:
+                images.append(found)
         return np.stack(images) if images else np.zeros((0, *self.image_shape), np.uint8), skipped
+
+    @abstractmethod
+    def readers(self, start: int, stop: int) -> Iterator[Callable[[], np.ndarray]]:
+        """For each of the pictures start, ..., stop - 1 what gives it as uint8 (H, W, 3), in any thread.
+
+        It raises `ValueError`, with the reason, where the picture cannot be read.
+        """
+
+    @abstractmethod
+    def title(self, index: int) -> str:
+        """What a picture is called in the list of those skipped."""
+
+
+def _decoded(readers: Iterator[Callable[[], np.ndarray]]) -> Iterator[np.ndarray | str]:
+    """The pictures, or why there is none, in their order."""
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, in `read_picture`
+        while some := list(itertools.islice(readers, AT_ONCE)):
+            yield from pool.map(_attempt, some)
+
+
+def _attempt(read: Callable[[], np.ndarray]) -> np.ndarray | str:
+    try:
+        return read()
+    except ValueError as error:
+        return str(error)
+
+
+class _Files(Pictures):
+    """What folders and zips share: names in one order, each read on its own."""
+
+    def __init__(self, path: Path, names: list[str], size: int, fit: Fit, key: object):
+        require(
+            len(names) > 0, f"{path} has no pictures: looked for {', '.join(ENDINGS)} in it and in the folders inside"
+        )
+        super().__init__(path.name, size, fit, key)
+        self.path, self.names = path, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def readers(self, start: int, stop: int) -> Iterator[Callable[[], np.ndarray]]:
+        return (partial(self.picture, index) for index in range(start, stop))
+
+    def title(self, index: int) -> str:
+        return self.names[index]
 
     @abstractmethod
     def picture(self, index: int) -> np.ndarray:
@@ -109,20 +174,35 @@ class _Files(ABC):
 
 
 class FolderSource(_Files):
-    """The pictures of a folder and of the folders in it, by their paths in alphabetical order; hidden ones left out."""
+    """The pictures of a folder and of the folders in it, by their paths in alphabetical order; hidden ones left out.
+
+    A folder that may not be read stands among them as a picture that cannot be read.
+    """
 
     def __init__(self, path: Path, size: int, fit: Fit):
-        names = sorted(_walk(path))
+        self.closed: dict[str, str] = {}
+        names = sorted([*walk(path, self.closed), *self.closed])
         super().__init__(path, names, size, fit, str([file_identity(path / name) for name in names]))
 
     def picture(self, index: int) -> np.ndarray:
-        return read_picture(self.path / self.names[index], self.image_shape[0], self.fit)
+        name = self.names[index]
+        if name in self.closed:
+            raise ValueError(f"a folder: {self.closed[name]}")
+        return read_picture(self.path / name, self.image_shape[0], self.fit)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Paths below `folder`, with forward slashes. Links are followed, a folder that was seen is not entered again."""
+def walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
+    """Paths of the pictures below `folder`, with forward slashes; folders that may not be read go into `closed`, with
+    the reason.
+
+    Links are followed, a folder that was seen is not entered again.
+    """
+
+    def note(error: OSError) -> None:
+        closed[Path(error.filename).relative_to(folder).as_posix()] = error.strerror or str(error)
+
     seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=note):
         here = os.path.realpath(root)
         if here in seen:
             folders.clear()
@@ -130,11 +210,12 @@ def _walk(folder: Path) -> Iterator[str]:
         seen.add(here)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if _is_picture(name):
+            if is_picture(name):
                 yield Path(root, name).relative_to(folder).as_posix()
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Whether a file of this name, or path, should be a picture."""
     path = PurePosixPath(name)
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and "__MACOSX" not in path.parts
 
@@ -147,7 +228,7 @@ class ZipSource(_Files):
             self.archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"{path} is no zip that can be read ({error}): get it again") from None
-        members = {item.filename: item for item in self.archive.infolist() if _is_picture(item.filename)}
+        members = {item.filename: item for item in self.archive.infolist() if is_picture(item.filename)}
         names = sorted(members)
         super().__init__(path, names, size, fit, str([(name, members[name].CRC) for name in names]))
 
@@ -178,6 +259,11 @@ class ArraySource:
         )
         require(
             self.array.dtype == np.uint8, f"{path} has an array of {self.array.dtype}: images are uint8, from 0 to 255"
+        )
+        aligned = shape[2:0:-1] == CELEBA
+        require(
+            aligned or fit not in CELEBA_BOXES,
+            f"{path} has an array of shape {shape}: data.fit {fit} takes images of 178 x 218 pixels",
         )
         self.version = fingerprint(*file_identity(path), size, fit)
 

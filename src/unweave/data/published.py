@@ -8,7 +8,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 import h5py
@@ -17,7 +18,8 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from unweave.data.base import StateSpace
-from unweave.data.pictures import resized
+from unweave.data.binary_matrix import read_blocks, read_header, read_matrix
+from unweave.data.pictures import is_picture, resized
 from unweave.data.store import Skipped, Source, file_identity, fingerprint
 from unweave.errors import UserError, require
 
@@ -29,23 +31,8 @@ MPI3D_SIZES = {  # by the number of images; the toy, realistic and real sets sha
     460_800: (4, 4, 2, 3, 3, 40, 40),  # the complex set
 }
 CARS3D = ("elevation", "azimuth", "object_type")
-
-
-class Layout(NamedTuple):
-    """What a published set is, for people."""
-
-    file: str
-    factors: tuple[str, ...]
-    licence: str
-    source: str
-
-
-LAYOUTS = {
-    "Shapes3D": Layout("3dshapes.h5", SHAPES3D, "Apache-2.0", "github.com/google-deepmind/3d-shapes"),
-    "dSprites": Layout("dsprites_*.npz", DSPRITES, "Apache-2.0", "github.com/google-deepmind/dsprites-dataset"),
-    "MPI3D": Layout("mpi3d_*.npz", MPI3D, "CC BY 4.0", "github.com/rr-learning/disentanglement_dataset"),
-    "Cars3D": Layout("nips2015-analogy-data.tar.gz", CARS3D, "not stated", "Reed et al. 2015"),
-}
+SMALLNORB = ("category", "instance", "elevation", "azimuth", "lighting")
+MOST_PIXELS = 1024  # along a side of smallNORB: more is a damaged header
 
 
 class Published(NamedTuple):
@@ -59,18 +46,21 @@ def open_published(path: Path, size: int) -> Published | None:
     """A published data set, told by its contents, at `size` px; None for a file that is none of them.
 
     Shapes3D (.h5: `images`, `labels`), dSprites (.npz: `imgs`, `latents_classes`), MPI3D (.npz: `images`, as many as
-    the grid has), Cars3D (the .tar.gz, or the folder of its .mat files). The grid's sizes are those that the labels
-    show; a factor with one value is left out. Raises `UserError` for a file that is cut short, is something else under
-    that name, or whose labels are no grid in order.
+    the grid has), Cars3D (the .tar.gz, or the folder of its .mat files), smallNORB (a folder of its matrices, packed or
+    not). The grid's sizes are those that the labels show; a factor with one value is left out. Raises `UserError` for a
+    file that is cut short, is something else under that name, or whose labels are no grid in order.
     """
     if path.is_dir():
+        if parts := _norb_parts(path):
+            toys = _Toys(path, parts, size)
+            return Published(toys, toys.space)
         return _cars3d(path, size) if any(path.glob("*.mat")) else None
     _refuse_web_page(path)
     if path.suffix in (".h5", ".hdf5"):
         return _shapes3d(path, size)
     if path.suffix == ".npz":
         return _dsprites_or_mpi3d(path, size)
-    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")) and not _has_pictures(path):
         return _cars3d(path, size)
     return None
 
@@ -80,14 +70,28 @@ def _cars3d(path: Path, size: int) -> Published:
     return Published(cars, cars.space)
 
 
+def is_web_page(start: bytes) -> bool:
+    """Whether a file that begins so is a page of a site, which servers send in the place of a file they have not."""
+    return start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
+
+
+def _has_pictures(path: Path) -> bool:
+    """Whether a tar has picture files, not the matrices of Cars3D: the first of either tells."""
+    with suppress(tarfile.TarError, zlib.error, EOFError, OSError), tarfile.open(path) as archive:
+        for member in archive:
+            if is_picture(member.name) or member.name.endswith(".mat"):
+                return is_picture(member.name)
+    return False
+
+
 def _refuse_web_page(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(256).lstrip().lower()
+            start = file.read(256)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     require(
-        not start.startswith((b"<!doctype", b"<html", b"<?xml")),
+        not is_web_page(start),
         f"{path} ({path.stat().st_size:,} bytes) is a web page, not data: a download that failed. Get it again",
     )
 
@@ -271,9 +275,65 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
 def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
     found = [member for member in archive if member.isfile() and member.name.endswith(".mat")]
     require(len(found) > 0, f"{path} has no .mat files: Cars3D is a tar of them")
-    return sorted(found, key=lambda member: member.name)
+    cars = [member for member in found if PurePosixPath(member.name).parent.name == "cars"]
+    return sorted(cars or found, key=lambda member: member.name)  # the published tar also has sprites and shapes
 
 
 def _num_members(path: Path) -> int:
     with tarfile.open(path) as archive:  # its contents were read before
         return len(_members(archive, path))
+
+
+class _Norb(NamedTuple):
+    """The files of the training or the testing part of smallNORB."""
+
+    dat: Path
+    cat: Path
+    info: Path
+
+
+def _norb_parts(folder: Path) -> list[_Norb]:
+    """The parts of smallNORB in a folder, by name."""
+    found = (path.name.removesuffix(".gz").removesuffix(".mat") for path in folder.glob("*-dat.mat*"))
+    stems = sorted({name.removesuffix("-dat") for name in found if name.endswith("-dat")})
+    return [_Norb(*(_norb_file(folder, f"{stem}-{kind}.mat") for kind in _Norb._fields)) for stem in stems]
+
+
+def _norb_file(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise UserError(f"{folder} has no {name}.gz, which belongs to the other files of smallNORB: get it again")
+
+
+class _Toys(_Part):
+    """smallNORB: pairs of grey images in no order, of which the first camera's are put in the order of their factors.
+
+    Neighbours in that order lie anywhere in the files: all are decoded together, when the first is asked for.
+    """
+
+    def __init__(self, folder: Path, parts: list[_Norb], size: int):
+        labels = np.concatenate([_norb_labels(part) for part in parts])
+        self._order = np.lexsort(labels.T[::-1])
+        self.space = grid_of(labels[self._order], SMALLNORB, folder)
+        super().__init__(folder, "smallnorb", len(labels), size, *(file for part in parts for file in part))
+        self.parts = parts
+        self._pixels: np.ndarray | None = None
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
+        if self._pixels is None:
+            size = self.image_shape[0]
+            blocks = (block[:, 0] for part in self.parts for block in read_blocks(part.dat))
+            self._pixels = np.concatenate([resized(block, size)[..., :1].copy() for block in blocks])
+        return np.repeat(self._pixels[self._order[start:stop]], 3, axis=3), []
+
+
+def _norb_labels(part: _Norb) -> np.ndarray:
+    """(n, 5) int32 in the order of `SMALLNORB`, of the images of one part."""
+    (dtype, shape), cat, info = read_header(part.dat), read_matrix(part.cat), read_matrix(part.info)
+    pairs = len(shape) == 4 and shape[1] == 2 and max(shape[2:]) <= MOST_PIXELS and dtype == np.uint8
+    require(pairs, f"{part.dat} has {dtype} {shape}: should be uint8 (images, 2 cameras, height, width)")
+    for path, found, wanted in ((part.cat, cat, (shape[0],)), (part.info, info, (shape[0], 4))):
+        right = found.shape == wanted and found.dtype == np.int32
+        require(right, f"{path} has {found.dtype} {found.shape}: should be int32 {wanted}, a row per pair of images")
+    return np.column_stack([cat, info])

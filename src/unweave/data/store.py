@@ -25,6 +25,7 @@ from unweave.record import Display
 BLOCK = 512  # inputs read between two notes of how far it came
 HEADER_BYTES = 128  # of the .npy header, which numpy pads so that it can be written again with another length
 MOST_SKIPPED_SHOWN = 3
+REMEDY = "Free space or choose another --data.cache; the same command again goes on from there."
 
 
 def fingerprint(*parts: object) -> str:
@@ -127,13 +128,10 @@ def converted(source: Source, path: Path, config: DataConfig, say: Callable[[str
     require(
         most_bytes <= most_gb * 1e9,
         f"{source.name}: {len(source):,} images take {most_bytes / 1e9:,.1f} GB as a store, and data.cache_gb is "
-        f"{most_gb:g}: give --data.cache-gb {np.ceil(most_bytes / 1e9):.0f} (evaluate, encode: --cache-gb), or a "
-        f"smaller image size",
+        f"{most_gb:g}: give --data.cache-gb {np.ceil(most_bytes / 1e9):.0f} (data check, evaluate, encode: "
+        f"--cache-gb), or fewer pixels",
     )
-    remedy = "Free space or choose another --data.cache; the same command again goes on from there."
-    with explain_os_errors(path, remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(path, say):
+    with only_one(path, say):
         if not path.is_file():
             part = _beside(path, ".part")
             there = part.stat().st_size if part.exists() else 0
@@ -144,7 +142,7 @@ def converted(source: Source, path: Path, config: DataConfig, say: Callable[[str
                 f"{(most_bytes - there) / 1e9:,.1f} GB: free space or choose another --data.cache",
             )
             say(f"{source.name}: converting {len(source):,} images into {path} ({most_bytes / 1e6:,.0f} MB)")
-            with explain_os_errors(path, remedy):
+            with explain_os_errors(path, REMEDY):
                 _convert(source, path, strict)
     store = _open(path, strict)
     skipped = store.skipped()
@@ -229,8 +227,13 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.stem + ending)
 
 
-def _only_one(path: Path, say: Callable[[str], None]) -> filelock.AcquireReturnProxy:
-    """A lock on converting into `path`; released by the system when its holder dies."""
+def only_one(path: Path, say: Callable[[str], None]) -> filelock.AcquireReturnProxy:
+    """A lock on converting into the store at `path`, whose folder is made; released by the system when its holder dies.
+
+    Waits for a process that has it. Raises `UserError` where the folder cannot be written.
+    """
+    with explain_os_errors(path, REMEDY):
+        path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(_beside(path, ".lock"))
     try:
         return lock.acquire(timeout=0.2)

@@ -7,8 +7,7 @@
 B batch, N units, D token width, C H W latent channels, height, width.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from unweave.config import DataConfig, ModelConfig
 from unweave.errors import require
+from unweave.models.base import Losses, evaluating
 from unweave.models.images import check_images, normalise, to_uint8
 from unweave.models.tokenizer import make_tokenizer
 from unweave.nn.anchors import Anchors
@@ -24,13 +24,6 @@ from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.noise import Schedule
 from unweave.nn.transformer import DenoisingTransformer
 from unweave.nn.unet import UNet
-
-
-class Losses(NamedTuple):
-    """What a training step minimises, and the named numbers that go into the record."""
-
-    total: Tensor
-    parts: dict[str, Tensor]
 
 
 class Codes(NamedTuple):
@@ -185,14 +178,3 @@ class DiffusionModel(nn.Module):
         """(num, C, h, w) standard normal start points; row i is the same whatever `num` is."""
         generator = torch.Generator().manual_seed(seed)
         return torch.stack([torch.randn(self.latent_shape, generator=generator) for _ in range(num)])
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode and back into the mode that it had."""
-    mode = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(mode)

@@ -19,6 +19,7 @@ from unweave.configfile import from_dict, to_dict
 from unweave.errors import UserError, require
 from unweave.files import write_atomically, write_text
 from unweave.models.diffusion import DiffusionModel
+from unweave.models.tokenizer import VQ_WEIGHTS
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -63,6 +64,11 @@ def find(name: str | Path) -> Path:
     for folder in (path, path / "model"):
         if (folder / WEIGHTS).is_file():
             return folder
+    for folder in (path, path / "model"):
+        require(
+            not (folder / VQ_WEIGHTS).is_file(),
+            f"{path} is a first stage, which has no units: train a model on it, --model.tokenizer.folder {folder}",
+        )
     if path.exists():
         raise UserError(f"{path} holds no model: expected {CONFIG} and {WEIGHTS} there or in {path / 'model'}")
     if str(name) in bundled():

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unweave.config import TokenizerConfig
+from unweave.config import TokenizerConfig, VQGANConfig
 from unweave.errors import UserError, require
+from unweave.files import write_atomically, write_text
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
@@ -38,6 +39,15 @@ ARCHITECTURE = (  # the options of a VQModel that decide which weights fit it an
     "norm_type",
     "mid_block_add_attention",
 )
+
+
+OPTIONS = {  # of those, what they are called on the command line
+    "block_out_channels": "vq.channels",
+    "layers_per_block": "vq.num-res-blocks",
+    "latent_channels": "channels",
+    "num_vq_embeddings": "vq.codebook-size",
+    "norm_num_groups": "vq.norm-groups",
+}
 
 
 class Pixels(nn.Module):
@@ -178,7 +188,7 @@ def make_tokenizer(config: TokenizerConfig, image_size: int) -> Tokenizer:
     return VQ(config, image_size)
 
 
-def make_vq(config: TokenizerConfig, image_size: int) -> "VQModel":
+def make_vq(config: TokenizerConfig | VQGANConfig, image_size: int) -> "VQModel":
     """A fresh diffusers VQModel of the configured sizes; with the defaults, the published first stage."""
     from diffusers.models.autoencoders.vq_model import VQModel  # seconds to import, and only this tokenizer needs it
 
@@ -193,7 +203,7 @@ def make_vq(config: TokenizerConfig, image_size: int) -> "VQModel":
         latent_channels=config.channels,
         sample_size=image_size,
         num_vq_embeddings=config.vq.codebook_size,
-        norm_num_groups=math.gcd(32, *config.vq.channels),
+        norm_num_groups=math.gcd(config.vq.norm_groups, *config.vq.channels),
         vq_embed_dim=config.channels,
     )
 
@@ -214,14 +224,25 @@ def read_vq(vq: "VQModel", folder: Path) -> None:
     for name in ARCHITECTURE:
         here = vq.config[name]
         there = theirs.get(name, here)
+        option = f" (--model.tokenizer.{OPTIONS[name]})" if name in OPTIONS else ""
         require(
             there == (list(here) if isinstance(here, tuple) else here),
-            f"the VQModel in {folder} has {name} {there}, the config asks for {here}: change tokenizer.vq",
+            f"the VQModel in {folder} has {name} {there}, the config asks for {here}: choose alike{option}",
         )
     try:
         vq.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{folder / VQ_WEIGHTS} does not fit its config.json: {str(error).splitlines()[-1]}") from None
+
+
+def write_vq(vq: "VQModel", folder: Path) -> None:
+    """Writes the folder that `read_vq` and diffusers read, each file atomically.
+
+    Raises `UserError` when it cannot be written.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in vq.state_dict().items()}
+    write_atomically(folder / VQ_WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    write_text(folder / "config.json", vq.to_json_string())
 
 
 def _scale_of(values: Tensor) -> float:

@@ -1,5 +1,8 @@
 """Exponential moving average of weights (method section 1.2)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -40,9 +43,17 @@ class Ema:
             tensor.copy_(average[name])
         self.num_updates = num_updates
 
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The modules hold their average for a while, in place, and their own weights again afterwards."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
     @torch.no_grad()
-    def exchange(self) -> None:
-        """Swaps the average with the live weights, in place; a second call swaps them back."""
+    def _exchange(self) -> None:
         for name, live in self._live().items():
             held = self.average[name].clone()
             self.average[name].copy_(live)

@@ -1,48 +1,133 @@
 """What a data set is: a table, and a sheet of some of its images."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
 from unweave.config import DataConfig
-from unweave.data import DATASETS, open_dataset
+from unweave.data import DATASETS, is_place, open_dataset
 from unweave.data.base import Grid, ImageSet, StateSpace
-from unweave.data.published import LAYOUTS
-from unweave.errors import require
+from unweave.data.cache import cache_folder, stores
+from unweave.data.catalogue import CATALOGUE, expected, find
+from unweave.data.download import check, download
+from unweave.errors import UserError, require
 from unweave.record import console, say
 from unweave.report.figures import image_grid
 
 SHEET_ROWS, SHEET_COLUMNS = 6, 10
 
 
-def list_datasets() -> None:
-    """Prints the sets that are drawn, and the published files that can be opened."""
+def list_datasets(cache: str) -> None:
+    """Prints the data sets that are known, and the stored images in the cache folder."""
     table = Table(title="data sets", title_justify="left")
-    for column in ("name", "from", "factors", "licence"):
-        table.add_column(column, overflow="fold")
-    for name, kind in DATASETS.items():
-        table.add_row(name, "drawn here: --data.name", ", ".join(kind().factor_names), "Apache-2.0")
-    for name, layout in LAYOUTS.items():
+    for column in ("name", "what", "images", "values of its factors", "licence"):
+        table.add_column(column, justify="right" if column == "images" else "left", no_wrap=column == "name")
+    for name, entry in CATALOGUE.items():
+        values = " x ".join(str(size) for _, size in entry.factors) or entry.labels
+        table.add_row(name, entry.title, f"{entry.num_images:,}", values, entry.licence)
+    table.add_row("your own", "folder, .zip, .npy, .npz, .tar, .parquet", "any", "--data.labels, for scores", "yours")
+    table.add_row("hf://OWNER/NAME", "Hugging Face", "any", "its columns, for scores", "its own")
+    console.print(table)
+    say("unweave data info NAME says more of one, unweave data get NAME fetches it")
+    folder = cache_folder(cache)
+    kept = stores(folder)
+    table = Table(title=f"stored images in {folder}", title_justify="left")
+    for column in ("name", "MB", "last used"):
+        table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
+    for store in kept:
         table.add_row(
-            name, f"{layout.file}: --data.folder ({layout.source})", ", ".join(layout.factors), layout.licence
+            store.name, f"{store.num_bytes / 1e6:,.0f}", f"{datetime.fromtimestamp(store.last_used):%Y-%m-%d}"
         )
-    table.add_row("your own", "folder, .zip, .npy, .npz: --data.folder", "--data.labels, for scores", "yours")
+    table.add_row("all of them", f"{sum(store.num_bytes for store in kept) / 1e6:,.0f}", "")
     console.print(table)
 
 
-def describe(what: str, size: int, sheet: Path | None, cache: str) -> None:
+def clear_stores(name: str, cache: str) -> None:
+    """Removes stored images from the cache folder: those called `name`, or all. They are made again where needed."""
+    folder = cache_folder(cache)
+    kept = stores(folder)
+    chosen = [store for store in kept if name in ("", store.name, store.source)]
+    names = ", ".join(store.name for store in kept) or "it has none"
+    require(bool(chosen) or not name, f"{folder} has no stored images called {name!r}: {names}")
+    for store in chosen:
+        store.remove()
+        say(f"removed {store.name}, {store.num_bytes / 1e6:,.0f} MB")
+    if not chosen:
+        say(f"{folder} has no stored images")
+
+
+def facts(name: str) -> list[tuple[str, str]]:
+    """What is known of a data set, as pairs of a heading and its text."""
+    entry = find(name)
+    sizes = ", ".join(f"{factor} {size}" for factor, size in entry.factors)
+    found = [
+        ("images", f"{entry.num_images:,}, {entry.pixels}"),
+        ("factors", f"{sizes}; the last varies fastest" if sizes else ""),
+        ("labels", entry.labels),
+        ("licence", entry.licence),
+        ("source", entry.source),
+        ("cite", entry.citation),
+        *(("file", f"{file.name}: {expected(file)}") for file in entry.files),
+        ("layout", entry.layout),
+        ("get", _way(name)),
+        ("use", entry.use),
+    ]
+    return [(heading, text) for heading, text in found if text]
+
+
+def _way(name: str) -> str:
+    entry = find(name)
+    drawn = f"--data.name {name} draws it, nothing is downloaded" if name in DATASETS else ""
+    fetch = f"unweave data get {name}" if entry.files else ""
+    return f"{entry.by_hand}; {fetch} compares them" if entry.by_hand else "; or ".join(filter(None, (drawn, fetch)))
+
+
+def inform(name: str) -> None:
+    """Prints what is known of a data set; lines are not wrapped, so that hashes and commands can be copied."""
+    entry = find(name)
+    say(f"{entry.title}: {entry.about}")
+    for heading, text in facts(name):
+        say(f"{heading:9}{text}")
+
+
+def get(name: str, to: Path | None) -> None:
+    """Downloads the files of a data set into `to`, else data/NAME here, and says how to train on them.
+
+    Raises `UserError` as `download` does, for a set that is drawn, and, after saying what to do, where a person has to
+    fetch files that are not there.
+    """
+    entry, folder = find(name), to or Path("data") / name
+    require(bool(entry.files), f"{name} is drawn on this machine, there is nothing to get: use --data.name {name}")
+    missing = [file for file in entry.files if not file.urls and not (folder / file.name).is_file()]
+    for file in entry.files:
+        if file.urls:
+            download(file, folder, say)
+        elif file not in missing:
+            check(file, folder / file.name, say)
+    if missing:
+        say(f"the site of {entry.title} wants a person: {entry.by_hand}")
+        for file in missing:
+            say(f"{folder / file.name}: put it there ({expected(file)})")
+        raise UserError(f"{len(missing)} files of {name} are to be got by hand, then the same command compares them")
+    say(f"{entry.title}, {entry.licence}. To cite: {entry.citation}")
+    say(f"next: {entry.use.replace(f'data/{name}', str(folder))}")
+
+
+def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: float) -> None:
     """Opens a data set by name or path, reading all of it, says what it is, and draws some of its images in `sheet`.
 
     Raises `UserError` as `open_dataset` does, which is what a damaged file leads to.
     """
+    known = f"; unweave data get {what} fetches it" if what in CATALOGUE else ""
     require(
-        what in DATASETS or Path(what).expanduser().exists(),
-        f"{what!r} is no data set and no path: choose {', '.join(DATASETS)}, or a folder or file of images",
+        what in DATASETS or is_place(what),
+        f"{what!r} is no drawn data set and no path: choose {', '.join(DATASETS)}, a folder or a file of images{known}",
     )
-    config = DataConfig(name=what, cache=cache) if what in DATASETS else DataConfig(folder=what, cache=cache)  # pyright: ignore[reportArgumentType]
-    dataset = open_dataset(config, size, say)
+    named = {"name": what} if what in DATASETS else {"folder": what}
+    dataset = open_dataset(DataConfig(**named, cache=cache, cache_gb=cache_gb), size, say)  # pyright: ignore[reportArgumentType]
     say(f"{dataset.name}: {len(dataset):,} images of {size} px")
     table = Table()
     table.add_column("factor")

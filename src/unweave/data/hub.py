@@ -1,0 +1,154 @@
+"""Hugging Face data sets: one of the Hub, one that was saved to disk, a folder or file of parquet.
+
+The `datasets` library downloads and opens them, and keeps them in its own cache (HF_HOME); the versions that are asked
+for run no code of a data set. Pictures are taken from it as the files that they are, and decoded as any other.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from unweave.data.pictures import Fit, Pictures, read_picture, walk
+from unweave.errors import UserError, require
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+HUB = "hf://"
+
+
+class Name(NamedTuple):
+    """What `hf://OWNER/NAME`, with `/CONFIG` and `:SPLIT` where there are several, means."""
+
+    place: str
+    """OWNER/NAME, or the path of a local folder or file."""
+    is_local: bool
+    config: str | None = None
+    split: str | None = None
+
+
+def parse(what: str) -> Name:
+    """The parts of `hf://OWNER/NAME` or `hf://OWNER/NAME/CONFIG:SPLIT`; or of a path, with `hf://` before it or not.
+
+    A path is told from OWNER by its first letter, which is `/`, `.` or `~`. Raises `UserError` for anything else.
+    """
+    if not what.startswith(HUB):
+        return Name(str(Path(what).expanduser().absolute()), is_local=True)
+    place, _, split = what.removeprefix(HUB).partition(":")
+    if place.startswith(("/", ".", "~")):
+        return Name(str(Path(place).expanduser().absolute()), is_local=True, split=split or None)
+    parts = place.split("/")
+    require(
+        2 <= len(parts) <= 3 and all(parts),
+        f"data.folder is {what}: write hf://OWNER/NAME, hf://OWNER/NAME/CONFIG or hf://OWNER/NAME:SPLIT",
+    )
+    return Name("/".join(parts[:2]), is_local=False, config=parts[2] if len(parts) == 3 else None, split=split or None)
+
+
+def is_hub(what: str) -> bool:
+    """Whether `what` is for the `datasets` library: it says so, or is what that saved, or parquet without pictures."""
+    path = Path(what).expanduser()
+    if what.startswith(HUB) or (path.is_file() and path.suffix == ".parquet"):
+        return True
+    if _is_saved(path):
+        return True
+    has_parquet = any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+    return has_parquet and not any(walk(path, {}))
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder: one split, or several."""
+    one = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    return one or (path / "dataset_dict.json").is_file()
+
+
+class HubSource(Pictures):
+    """The one column of pictures of a Hugging Face data set; the numbers in the other columns are labels."""
+
+    def __init__(self, what: str, size: int, fit: Fit):
+        dataset = _load(what)
+        from datasets import Image
+
+        column = _picture_column(dataset, what)
+        name = Path(parse(what).place).name
+        super().__init__(name, size, fit, dataset._fingerprint)
+        self.column = column
+        self.pictures = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+        self.columns = dataset.remove_columns([column]).with_format("arrow")[:]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def readers(self, start: int, stop: int) -> Iterator[Callable[[], np.ndarray]]:
+        return (partial(self.picture, index) for index in range(start, stop))
+
+    def title(self, index: int) -> str:
+        return f"row {index}"
+
+    def picture(self, index: int) -> np.ndarray:
+        """One picture, of the bytes in its row or the file that the row names; nothing is fetched."""
+        found = self.pictures[index][self.column] or {}
+        if found.get("bytes") is not None:
+            return read_picture(io.BytesIO(found["bytes"]), self.image_shape[0], self.fit)
+        if found.get("path"):
+            return read_picture(Path(found["path"]), self.image_shape[0], self.fit)
+        raise ValueError("empty")
+
+
+def _load(what: str) -> "Dataset":
+    """One split, without a format. Raises `UserError`, with the library's own reason, where it cannot be had."""
+    try:
+        import datasets
+        from datasets.exceptions import DatasetGenerationError
+    except ModuleNotFoundError:
+        raise UserError(f"data.folder is {what}: Hugging Face data sets want pip install 'unweave[hf]'") from None
+    name = parse(what)
+    try:
+        if name.is_local and _is_saved(Path(name.place)):
+            saved = datasets.load_from_disk(name.place)
+            found = saved if isinstance(saved, dict) else {str(saved.split or "all"): saved}
+        elif name.is_local and Path(name.place).is_file():
+            found = datasets.load_dataset("parquet", data_files=name.place, split=name.split)
+        else:
+            place = name.place if name.is_local else f"hf://datasets/{name.place}"  # never a folder of that name here
+            found = datasets.load_dataset(place, name.config, split=name.split)
+    except Exception as error:  # noqa: BLE001  # its own, its HTTP client's and Arrow's have no common base
+        known = isinstance(error, DatasetGenerationError) and error.__cause__
+        raise UserError(f"{what} cannot be opened: {' '.join(str(known or error).split())}") from None
+    return (_split(found, name, what) if isinstance(found, dict) else found).with_format(None)
+
+
+def _split(found: "dict[Any, Dataset]", name: Name, what: str) -> "Dataset":
+    """The split that was named, or the only one."""
+    chosen = name.split or (next(iter(found)) if len(found) == 1 else "")
+    if chosen not in found:
+        place = "/".join(filter(None, (name.place, name.config)))
+        splits = ", ".join(f"{split} ({len(rows):,})" for split, rows in found.items())
+        raise UserError(f"{what} has the splits {splits}: choose one, as in {HUB}{place}:{next(iter(found))}")
+    return found[chosen]
+
+
+def _picture_column(dataset: "Dataset", what: str) -> str:
+    from datasets import Image
+
+    found = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+    columns = ", ".join(f"{name} ({_kind(feature)})" for name, feature in dataset.features.items())
+    require(
+        len(found) > 0,
+        f"{what} has no column of pictures, only {columns}: cast the one that holds them, "
+        f"dataset.cast_column(NAME, datasets.Image()).save_to_disk(FOLDER), and give FOLDER",
+    )
+    require(
+        len(found) == 1,
+        f"{what} has several columns of pictures, {' and '.join(found)}: keep one, "
+        f"dataset.remove_columns({found[1:]}).save_to_disk(FOLDER), and give FOLDER",
+    )
+    return found[0]
+
+
+def _kind(feature: object) -> str:
+    return getattr(feature, "dtype", None) or type(feature).__name__

@@ -1,0 +1,42 @@
+"""What a trained first stage keeps of images."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unweave.batches import split_rows
+from unweave.config import VQRunConfig
+from unweave.data import open_dataset
+from unweave.models.images import normalise, to_uint8
+from unweave.models.tokenizer import make_vq, read_vq
+from unweave.models.vqgan import redraw
+from unweave.record import say
+from unweave.report.figures import image_grid
+
+NUM_IMAGES = 12
+
+
+@torch.no_grad()
+def draw_redrawn(config: VQRunConfig, run: Path) -> Path:
+    """Images that were never trained on above their pictures by the trained VQModel: RUN/report/reconstructions.png.
+
+    Where none were held out, some of the others.
+    """
+    vq = make_vq(config.model, config.model.image_size).eval()
+    read_vq(vq, run / "model")
+    dataset = open_dataset(config.data, config.model.image_size, say)
+    trained, held_out = split_rows(len(dataset), config.data.held_out, config.train.seed)
+    rows = held_out if len(held_out) else trained
+    chosen = np.random.default_rng(config.train.seed).choice(rows, min(NUM_IMAGES, len(rows)), replace=False)
+    images = dataset.images(np.sort(chosen))
+    pictures = to_uint8(redraw(vq, normalise(torch.from_numpy(images))).pictures)
+    return image_grid(
+        np.stack([images, pictures]),
+        run / "report" / "reconstructions.png",
+        "Reconstructions",
+        f"The lower row is decoded from {config.model.vq.codebook_size:,} codes, "
+        f"{(config.model.image_size // config.model.vq.downsample) ** 2} of them an image"
+        + ("; these images were held out." if len(held_out) else "."),
+        rows=("image", "from codes"),
+    )

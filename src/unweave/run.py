@@ -1,0 +1,32 @@
+"""What stays the same during a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unweave.config import DataConfig, RunConfig, VQRunConfig
+from unweave.data.base import ImageSet
+from unweave.record import Record, Say
+from unweave.runtime import Fabric
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process's view of a run: its options, its folder and its images."""
+
+    fabric: Fabric
+    config: RunConfig | VQRunConfig
+    folder: Path
+    dataset: ImageSet
+    trained_on: DataConfig | None
+    """Where the images are; None where they were handed over."""
+    rows: np.ndarray
+    held_out: np.ndarray
+    record: Record
+    tell: Say
+
+    @property
+    def quiet(self) -> bool:
+        """Whether this process leaves talking and writing to another."""
+        return not self.fabric.is_global_zero

@@ -1,0 +1,188 @@
+"""What can be trained: the first stage, images to latents, and the second, latents from units; each as the loop of
+`train` sees it."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from unweave.config import RunConfig, VQRunConfig
+from unweave.models.base import evaluating
+from unweave.models.diffusion import DiffusionModel
+from unweave.models.folder import save_model
+from unweave.models.images import normalise
+from unweave.models.tokenizer import write_vq
+from unweave.models.vqgan import VQGAN
+from unweave.nn.perceptual import Perceptual
+from unweave.run import Run
+from unweave.runtime import mix_seed, sum_over_processes
+
+M = TypeVar("M", bound=nn.Module)
+
+NUM_TOKENIZER_IMAGES = 4096
+NUM_HELD_OUT_IMAGES = 512
+NUM_REDRAWN_IMAGES = 1000
+
+
+class Stage(ABC, Generic[M]):
+    """A model with all that its training needs beside the loop.
+
+    `model(images, progress)`, images (B, 3, H, W) in [-1, 1], `progress` the part of the run that is done, gives
+    `Losses`; its state is what a checkpoint holds. `averaged` are the parts that have a moving average, under the names
+    that they have in checkpoints.
+    """
+
+    model: M
+    averaged: dict[str, nn.Module]
+    fit_every_images: int = 0
+    """`fit` is due each time this many images were trained on, and at the end; 0: only then."""
+
+    @abstractmethod
+    def start(self) -> str:
+        """What a fresh run does once, before the first step; returns a line about it."""
+
+    @abstractmethod
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A fresh optimiser of all that is learned; each of its groups has an `lr_ratio`, in units of `train.lr`."""
+
+    def fit(self, images: int) -> None:
+        """Sets, from the training images, what is not learned by gradients; in every process."""
+        del images
+
+    @abstractmethod
+    def measure(self) -> dict[str, Any]:
+        """What a line of the record says beside the losses of its steps; in the first process only."""
+
+    @abstractmethod
+    def note(self, line: dict[str, Any]) -> str:
+        """A line of the record in a few words."""
+
+    @abstractmethod
+    def save(self, folder: Path, history: dict[str, Any]) -> None:
+        """Writes the model as it is used after training."""
+
+
+def make_stage(run: Run) -> Stage[Any]:
+    """The stage that the options of a run describe, with fresh weights."""
+    return FirstStage(run, run.config) if isinstance(run.config, VQRunConfig) else SecondStage(run, run.config)
+
+
+class SecondStage(Stage[DiffusionModel]):
+    """Units and denoiser, on the latents of a frozen tokenizer (method section 1.2)."""
+
+    def __init__(self, run: Run, config: RunConfig):
+        self.run, self.config = run, config
+        self.model = DiffusionModel(config.model)
+        self.model.trained_on = run.trained_on
+        self.fit_every_images = config.model.anchors.fit_every_images
+        self.averaged = {"denoiser": self.model.denoiser}
+        if config.train.ema_encoder:
+            self.averaged["encoder"] = self.model.encoder
+        if config.train.compile:
+            self.model.encoder.compile()
+            self.model.denoiser.compile()
+
+    def start(self) -> str:
+        """Fits the tokenizer."""
+        rows = np.random.default_rng((self.config.train.seed, 3)).permutation(self.run.rows)[:NUM_TOKENIZER_IMAGES]
+        return self.model.tokenizer.fit(normalise(torch.from_numpy(self.run.dataset.images(np.sort(rows)))))
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        options = self.config.train
+        learned = [*self.model.encoder.parameters(), *self.model.denoiser.parameters()]
+        groups = [{"params": learned, "lr_ratio": 1.0}]
+        return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, fused=True)
+
+    @torch.no_grad()
+    def fit(self, images: int) -> None:
+        """Fits the anchors to the units of (a seeded subset of) the training images, the same in every process."""
+        config, fabric = self.config.model.anchors, self.run.fabric
+        if config.mode == "off":
+            return
+        seed = mix_seed(self.config.train.seed, images)
+        rows = self.run.rows
+        if len(rows) > config.max_points:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, config.max_points, replace=False))
+        mine = rows[fabric.global_rank :: fabric.world_size]
+        encoder = self.model.encoder
+        with evaluating(self.model):
+            parts = [
+                encoder.scalars(normalise(torch.from_numpy(self.run.dataset.images(chunk)).to(fabric.device)))
+                for chunk in np.array_split(mine, max(1, len(mine) // 512))
+            ]
+            self.model.anchors.fit(torch.cat(parts), encoder.tokens, seed=seed, reduce=sum_over_processes(fabric))
+
+    def measure(self) -> dict[str, Any]:
+        return {"held_out_loss": self.held_out_loss(), "anchors_alive": self.model.anchors.num_alive.tolist()}
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float | None:
+        """The loss on images that are never trained on, always the same ones with the same noise; None without any."""
+        rows = self.run.held_out[:NUM_HELD_OUT_IMAGES]
+        if len(rows) == 0:
+            return None
+        with evaluating(self.model), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.train.seed)
+            images = torch.from_numpy(self.run.dataset.images(rows)).to(self.run.fabric.device)
+            with self.run.fabric.autocast():
+                return float(self.model(normalise(images)).total)
+
+    def note(self, line: dict[str, Any]) -> str:
+        return f"loss {line['loss']:.4f}  lambda {line['lambda']:.4f}"
+
+    def save(self, folder: Path, history: dict[str, Any]) -> None:
+        """Writes the model folder, see `models.folder`."""
+        self.model.history = history
+        save_model(self.model, folder)
+
+
+class FirstStage(Stage[VQGAN]):
+    """A VQModel and its critic (method section 1.1)."""
+
+    def __init__(self, run: Run, config: VQRunConfig):
+        self.run, self.config = run, config
+        files = config.model.perceptual
+        perceptual = None
+        if files.weight and files.backbone:
+            perceptual = Perceptual.read(Path(files.backbone), Path(files.heads), run.fabric.device)
+        self.model = VQGAN(config.model, perceptual)
+        self.averaged = {"vq": self.model.vq}
+
+    def start(self) -> str:
+        """Nothing is fitted: says what judges the pictures."""
+        config = self.config.model
+        judges = ["pixels"] if config.pixel else []
+        judges += ["VGG16's features"] if self.model.perceptual else []
+        judges += ["a critic"] if self.model.critic else []
+        missing = config.perceptual.weight and not self.model.perceptual
+        without = "; without a perceptual distance, as --model.perceptual.backbone names no file" if missing else ""
+        return f"training a VQModel by {', '.join(judges)}{without}"
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The published two, Adam(0.5, 0.9) of VQModel and critic, as one with two groups."""
+        groups = [{"params": [*self.model.vq.parameters()], "lr_ratio": 1.0}]
+        if self.model.critic:
+            groups.append({"params": [*self.model.critic.parameters()], "lr_ratio": self.config.model.critic.lr_ratio})
+        return torch.optim.Adam(groups, lr=self.config.train.lr, betas=(0.5, 0.9), fused=True)
+
+    def measure(self) -> dict[str, Any]:
+        """How well images that are never trained on come back, and by how many codes: see `VQGAN.measure`."""
+        without = {} if self.model.perceptual else {"perceptual": None}
+        rows = self.run.held_out
+        if len(rows) == 0:
+            return without
+        chosen = np.linspace(0, len(rows) - 1, min(NUM_REDRAWN_IMAGES, len(rows))).astype(np.int64)
+        found = self.model.measure(self.run.dataset.images(rows[chosen]))
+        return {**without, "held_out_loss": found.pop("loss"), **found}
+
+    def note(self, line: dict[str, Any]) -> str:
+        redrawn = f"  PSNR {line['psnr']:.1f} dB  {line['codes_used']} codes" if "psnr" in line else ""
+        return f"loss {line['loss']:.4f}{redrawn}"
+
+    def save(self, folder: Path, history: dict[str, Any]) -> None:
+        """Writes the VQModel's folder, as diffusers and the vq tokenizer read it; its history is the run's record."""
+        del history
+        write_vq(self.model.vq, folder)
