@@ -1,6 +1,7 @@
 """Which images a step sees: every one once an epoch, the same wherever a run is taken up, shared between processes."""
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,13 +32,17 @@ def test_order_is_the_same_wherever_it_is_taken_up(start, num):
     assert np.array_equal(order.rows_at(start, num), whole[start : start + num])
 
 
+def read_toy(rows):
+    return {"images": Toy().images(rows)}
+
+
 def test_processes_share_a_batch_and_workers_change_nothing():
-    toy, order = Toy(), Order(np.arange(60), seed=0)
-    alone = batches(toy, order, 24, 8)
-    with_workers = batches(toy, order, 24, 8, workers=2)
-    first = batches(toy, order, 24, 8, rank=0, num_processes=2)
-    second = batches(toy, order, 24, 8, rank=1, num_processes=2)
+    order = Order(np.arange(60), seed=0)
+    alone = batches(read_toy, order, 24, 8)
+    with_workers = batches(read_toy, order, 24, 8, workers=2)
+    first = batches(read_toy, order, 24, 8, rank=0, num_processes=2)
+    second = batches(read_toy, order, 24, 8, rank=1, num_processes=2)
     for _ in range(9):
-        expected = next(alone).numpy()
-        assert np.array_equal(next(with_workers).numpy(), expected)
-        assert np.array_equal(np.concatenate([next(first), next(second)]), expected)
+        expected = next(alone)["images"]
+        assert torch.equal(next(with_workers)["images"], expected)
+        assert torch.equal(torch.cat([next(first)["images"], next(second)["images"]]), expected)

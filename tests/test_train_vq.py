@@ -14,7 +14,7 @@ from unweave import train as training
 from unweave.batches import split_rows
 from unweave.cli import main
 from unweave.config import CriticConfig, DataConfig, TokenizerConfig, VQConfig, VQGANConfig, VQRunConfig, VQTrainConfig
-from unweave.data import Rooms
+from unweave.data import Rooms, open_dataset
 from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
 from unweave.models.tokenizer import make_vq, read_vq
@@ -151,6 +151,55 @@ def test_the_second_stage_trains_on_it(small_run, rooms, tiny, tmp_path):
     )
     with pytest.raises(UserError, match=r"num_vq_embeddings 16.* asks for 8: .*--model.tokenizer.vq.codebook-size"):
         train(wrong, tmp_path / "wrong", [].append, dataset=rooms)
+
+
+@pytest.fixture(scope="module")
+def on_latents(small_run, tiny):
+    """A run of the second stage on the first, on the rooms of `tiny`."""
+    tokenizer = TokenizerConfig(downsample=2, vq=SIZES, folder=str(small_run[0] / "model"))
+    unet = replace(tiny.model.unet, attention_widths=(16, 8), skip_dropout_widths=(16,))
+    options = replace(tiny.train, images=64, log_every_images=64, accumulate=2)
+    return replace(tiny, model=replace(tiny.model, tokenizer=tokenizer, unet=unet), train=options)
+
+
+def test_latents_are_encoded_once_and_train_the_same(on_latents, tmp_path, monkeypatch):
+    caching = replace(
+        on_latents,
+        data=replace(on_latents.data, cache=str(tmp_path)),
+        train=replace(on_latents.train, cache_latents=True, workers=1),
+    )
+    train(on_latents, tmp_path / "plain", [].append)
+    told = []
+    train(caching, tmp_path / "first", told.append)
+    (path,) = tmp_path.glob("latents-*.npy")
+    assert any(f"latents of rooms: converting 40 images into {path}" in line for line in told)
+
+    model = unweave.load(tmp_path / "first")
+    images = open_dataset(caching.data, 32, [].append).images(np.arange(40))
+    kept = np.load(path).view(np.float16)
+    latents = model.tokenizer.encode(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1) / model.tokenizer.scale
+    np.testing.assert_allclose(kept, latents.numpy(), rtol=2**-10, atol=1e-4)
+
+    plain, cached = (read_record(tmp_path / name / "metrics.jsonl")[-1] for name in ("plain", "first"))
+    np.testing.assert_allclose(cached["per_step"]["loss"], plain["per_step"]["loss"], rtol=5e-3)
+
+    monkeypatch.setattr("unweave.models.latents.LatentSource.read", None)  # not called again
+    monkeypatch.setattr("unweave.models.latents.LatentSource.image_shape", None)
+    told.clear()
+    train(replace(caching, train=replace(caching.train, seed=1)), tmp_path / "second", told.append)
+    assert not any("latents of rooms" in line for line in told)
+
+
+def test_latents_that_cannot_be_kept_are_refused(on_latents, tiny, tmp_path):
+    caching = replace(on_latents.train, cache_latents=True)
+    little = replace(on_latents, train=caching, data=replace(on_latents.data, cache=str(tmp_path), cache_gb=1e-5))
+    with pytest.raises(UserError, match=r"latents of rooms: 40 images take .* data.cache_gb is 1e-05"):
+        train(little, tmp_path / "little", [].append)
+    handed_over = replace(on_latents, train=caching)
+    with pytest.raises(UserError, match="train.cache_latents is for images of a data set"):
+        train(handed_over, tmp_path / "handed", [].append, dataset=ArrayImages(Rooms(32).images(np.arange(20))))
+    with pytest.raises(UserError, match="train.cache_latents is for the tokenizer `vq`"):
+        replace(tiny, train=replace(tiny.train, cache_latents=True))
 
 
 def _train_two(fabric, config, folder):

@@ -1,12 +1,11 @@
 """Which images a step sees: a function of (seed, images seen, process) alone, so any run can be taken up anywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unweave.data.base import ImageSet
 from unweave.errors import require
 
 
@@ -42,14 +41,18 @@ class Order:
         return self._permuted
 
 
-class _Images(Dataset):
+Read = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Row numbers (b,) -> named arrays, a row each."""
+
+
+class _Rows(Dataset):
     """Reads a whole batch at a time: memory-mapped and rendered sets are fastest so."""
 
-    def __init__(self, dataset: ImageSet):
-        self.dataset = dataset
+    def __init__(self, read: Read):
+        self.read = read
 
-    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.dataset.images(rows)))
+    def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.ascontiguousarray(values) for name, values in self.read(rows).items()}
 
 
 class _Batches:
@@ -69,18 +72,18 @@ class _Batches:
 
 
 def batches(
-    dataset: ImageSet,
+    read: Read,
     order: Order,
     start: int,
     batch_size: int,
     rank: int = 0,
     num_processes: int = 1,
     workers: int = 0,
-) -> Iterator[torch.Tensor]:
-    """Endless batches of uint8 images (b, H, W, 3), this process's share of each.
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Endless batches, this process's share of each: what `read` gives of the rows, as tensors.
 
-    The processes together see the batch that one process would see alone.
+    The processes together see the batch that one process would see alone. With workers, `read` is pickled.
     """
     sampler = _Batches(order, start, batch_size, rank, num_processes)
-    loader = DataLoader(_Images(dataset), sampler=sampler, batch_size=None, num_workers=workers)  # pyright: ignore[reportArgumentType]
+    loader = DataLoader(_Rows(read), sampler=sampler, batch_size=None, num_workers=workers)  # pyright: ignore[reportArgumentType]
     return iter(loader)

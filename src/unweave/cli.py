@@ -70,7 +70,7 @@ def data(
 
     Args:
         action: list what is known and what is stored, say more of one set, download, check, or remove stored images
-        what: the name of a set; for check also pictures of your own or a published file, as for --data.folder
+        what: the name of a set; for check also pictures of your own or a published file, as data.folder of train takes
         size: pixels per side that the images are brought to by check
         sheet: file for a picture of some of the images, and of each factor over its values
         cache: folder for the stored images (default: the user's cache folder)

@@ -422,6 +422,9 @@ class TrainConfig(LoopConfig):
     """Whether the feature extractor has a moving average too (the official code: no)."""
     compile: bool = False
     """Whether to run the networks through torch.compile."""
+    cache_latents: bool = False
+    """`vq` only: encode each image once, into a file beside the stored images, and train from that (float16; at most
+    data.cache_gb)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -435,6 +438,13 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        kind = self.model.tokenizer.kind
+        require(
+            kind == "vq" or not self.train.cache_latents,
+            f"train.cache_latents is for the tokenizer `vq`: `{kind}` encodes faster than a file is read",
+        )
 
 
 @dataclass(frozen=True)

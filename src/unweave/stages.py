@@ -2,6 +2,7 @@
 `train` sees it."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -10,11 +11,14 @@ import torch
 from torch import nn
 
 from unweave.config import RunConfig, VQRunConfig
+from unweave.data.base import ImageSet
+from unweave.errors import require
 from unweave.models.base import evaluating
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import save_model
 from unweave.models.images import normalise
-from unweave.models.tokenizer import write_vq
+from unweave.models.latents import Latents, cached_latents
+from unweave.models.tokenizer import VQ, write_vq
 from unweave.models.vqgan import VQGAN
 from unweave.nn.perceptual import Perceptual
 from unweave.run import Run
@@ -27,6 +31,19 @@ NUM_HELD_OUT_IMAGES = 512
 NUM_REDRAWN_IMAGES = 1000
 
 
+@dataclass(frozen=True)
+class Reader:
+    """What a step is given of some rows, by the names that the model's `forward` has for it."""
+
+    dataset: ImageSet
+    latents: Latents | None = None
+
+    def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """(b,) -> images uint8 (b, H, W, 3) and, where they are known, their latents float16 (b, C, h, w)."""
+        known = {"encoded": self.latents.rows(rows)} if self.latents else {}
+        return {"images": self.dataset.images(rows), **known}
+
+
 class Stage(ABC, Generic[M]):
     """A model with all that its training needs beside the loop.
 
@@ -35,6 +52,7 @@ class Stage(ABC, Generic[M]):
     that they have in checkpoints.
     """
 
+    run: Run
     model: M
     averaged: dict[str, nn.Module]
     fit_every_images: int = 0
@@ -43,6 +61,10 @@ class Stage(ABC, Generic[M]):
     @abstractmethod
     def start(self) -> str:
         """What a fresh run does once, before the first step; returns a line about it."""
+
+    def reader(self) -> Reader:
+        """What reads the images of a step."""
+        return Reader(self.run.dataset)
 
     @abstractmethod
     def optimizer(self) -> torch.optim.Optimizer:
@@ -89,6 +111,21 @@ class SecondStage(Stage[DiffusionModel]):
         """Fits the tokenizer."""
         rows = np.random.default_rng((self.config.train.seed, 3)).permutation(self.run.rows)[:NUM_TOKENIZER_IMAGES]
         return self.model.tokenizer.fit(normalise(torch.from_numpy(self.run.dataset.images(np.sort(rows)))))
+
+    def reader(self) -> Reader:
+        """With the latents, where they are to be encoded only once; that happens here, after the tokenizer has its
+        weights."""
+        if not self.config.train.cache_latents:
+            return super().reader()
+        require(
+            self.run.trained_on is not None,
+            "train.cache_latents is for images of a data set: these were handed over, and nothing names them",
+        )
+        assert isinstance(self.model.tokenizer, VQ)  # by RunConfig
+        return Reader(
+            self.run.dataset,
+            cached_latents(self.model.tokenizer, self.run.dataset, self.config.data, self.run.tell),
+        )
 
     def optimizer(self) -> torch.optim.Optimizer:
         options = self.config.train

@@ -122,7 +122,7 @@ def fit(run: Run, state: State, on_save: OnSave | None) -> None:
     options, fabric, stage = run.config.train, run.fabric, state.stage
     order = Order(run.rows, options.seed)
     feed = batches(
-        run.dataset,
+        stage.reader(),
         order,
         state.images,
         options.batch_size,
@@ -154,7 +154,7 @@ def fit(run: Run, state: State, on_save: OnSave | None) -> None:
             save(run, state, on_save)
 
 
-def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def train_step(run: Run, state: State, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """One step on this process's share of a batch; returns the named numbers of the step."""
     options, fabric = run.config.train, run.fabric
     seed_step(options.seed, fabric.global_rank, state.images)
@@ -163,8 +163,10 @@ def train_step(run: Run, state: State, images: torch.Tensor) -> dict[str, torch.
     state.model.train()
     progress = state.images / options.images
     found: list[dict[str, torch.Tensor]] = []
-    for part in normalise(images.to(fabric.device, non_blocking=True)).chunk(options.accumulate):
-        losses = state.wrapped(part, progress)
+    inputs = {name: tensor.to(fabric.device, non_blocking=True) for name, tensor in batch.items()}
+    inputs["images"] = normalise(inputs["images"])
+    for parts in zip(*(tensor.chunk(options.accumulate) for tensor in inputs.values())):
+        losses = state.wrapped(**dict(zip(inputs, parts)), progress=progress)
         fabric.backward(losses.total / options.accumulate)
         found.append(losses.parts)
     if options.clip:

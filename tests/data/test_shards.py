@@ -18,6 +18,7 @@ from unweave.config import DataConfig
 from unweave.data import open_dataset
 from unweave.data import store as store_module
 from unweave.errors import UserError
+from unweave.stages import Reader
 
 SIZE, NUM = 16, 10
 
@@ -250,8 +251,8 @@ def take_an_epoch(rank, num_processes, pattern, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=num_processes)
     dataset = opened(pattern, folder / "cache")
     order = Order(np.arange(len(dataset)), seed=0)
-    feed = batches(dataset, order, 0, 16, dist.get_rank(), dist.get_world_size(), workers=2)
-    np.save(folder / f"{rank}.npy", [next(feed)[:, -1, -1, 0].numpy() for _ in range(len(dataset) // 16)])
+    feed = batches(Reader(dataset), order, 0, 16, dist.get_rank(), dist.get_world_size(), workers=2)
+    np.save(folder / f"{rank}.npy", [next(feed)["images"][:, -1, -1, 0].numpy() for _ in range(len(dataset) // 16)])
     dist.destroy_process_group()
 
 

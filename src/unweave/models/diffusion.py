@@ -62,10 +62,10 @@ class DiffusionModel(nn.Module):
         self.trained_on: DataConfig | None = None
         self.history: dict[str, Any] = {}
 
-    def forward(self, images: Tensor, progress: float = 1.0) -> Losses:
+    def forward(self, images: Tensor, progress: float = 1.0, encoded: Tensor | None = None) -> Losses:
         """The loss of a batch (B, 3, H, W) in [-1, 1] when `progress`, 0 to 1, of a run is done; noise and noise levels
-        come from torch's global generator."""
-        latents = self.tokenizer.encode(images)  # (B, C, H, W)
+        come from torch's global generator. `encoded` are the images' latents where they are known, see `latents`."""
+        latents = self.tokenizer.encode(images) if encoded is None else encoded.float() * self.tokenizer.scale
         scalars, cost = self.encoder.drawn_scalars(images)  # (B, N), (B,)
         pulled = self.anchors.pull(scalars, self.encoder.tokens(scalars), self.encoder.tokens)  # tokens (B, N, D)
 

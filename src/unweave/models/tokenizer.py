@@ -169,7 +169,12 @@ class VQ(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w), not quantised."""
-        return self.vq.encode(images).latents * self.scale  # pyright: ignore[reportAttributeAccessIssue]
+        return self.encode_unscaled(images) * self.scale
+
+    def encode_unscaled(self, images: Tensor) -> Tensor:
+        """`encode` as the VQModel has it."""
+        # in the order of its axes: noise is drawn in the order of memory, and convolutions may leave another
+        return self.vq.encode(images).latents.contiguous()  # pyright: ignore[reportAttributeAccessIssue]
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, H, W)."""
