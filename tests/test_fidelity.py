@@ -53,7 +53,7 @@ def positive_tokens(values):
 
 
 def fit(values, token_fn=positive_tokens, **options):
-    anchors = Anchors(AnchorConfig(k_max=12, **options), N, D)
+    anchors = Anchors(AnchorConfig(**{"k_max": 12, **options}), N, D)
     anchors.fit(values, token_fn, seed=0)
     return anchors
 
@@ -238,6 +238,18 @@ def test_7_to_10_each_is_in_it(point):
 def test_7_to_10_mode_changes_the_fit():
     official, principled = fitted("official"), fitted("principled")
     assert official.num_alive.tolist() != principled.num_alive.tolist() == [4, 1]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"lambda_max": 0.3}, {"target": "mean_token"}, {"space": "token"}, {"criterion": "bic"}, {"k_max": 2}],
+)
+def test_1_2_7_11_12_options_of_the_default_change_the_pull(option):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.stack([torch.randint(4, (1_000,), generator=generator), torch.rand(1_000, generator=generator)], 1)
+    values = values + 0.02 * torch.randn(values.shape, generator=generator)
+    tokens = [pulled(fit(values, **changed), values).tokens for changed in ({}, option)]
+    assert (tokens[0] - tokens[1]).abs().max() > 1e-3
 
 
 def test_11_k_max_is_a_limit_and_was_not():

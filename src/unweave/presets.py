@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from unweave.config import (
     AnchorConfig,
@@ -101,29 +101,28 @@ ENCDIFF = ModelConfig(
 class Schedule(NamedTuple):
     """How long the published runs trained on a set, and how often and on how many images they fitted anchors."""
 
+    place: str
+    """Where `unweave data get` puts the set."""
     images: int
-    """In the set."""
+    """In the set: all are trained on."""
     epochs: int
     epochs_per_fit: int
     fit_points: int
     """All images of a set up to 100,000, a tenth of a larger one."""
-    batch_size: int
-    data: DataConfig
-    """Where `unweave data get` puts the set; all of it is trained on."""
+    batch_size: int = 512
+    fit: Literal["crop", "celeba_128"] = "crop"
 
+    @property
+    def data(self) -> DataConfig:
+        most_gb = math.ceil(self.images * 64 * 64 * 3 / 1e8) / 10
+        return DataConfig(folder=f"data/{self.place}", fit=self.fit, held_out=0.0, cache_gb=max(2.0, most_gb))
 
-def _got(place: str, num_images: int) -> DataConfig:
-    most_gb = math.ceil(num_images * 64 * 64 * 3 / 1e8) / 10
-    return DataConfig(folder=f"data/{place}", held_out=0.0, cache_gb=max(2.0, most_gb))
-
-
-CELEBA = replace(_got("celeba/img_align_celeba.zip", 202_599), fit="celeba_128")
 
 SCHEDULES = {
-    "shapes3d": Schedule(480_000, 100, 1, 48_000, 512, _got("shapes3d/3dshapes.h5", 480_000)),
-    "mpi3d": Schedule(1_036_800, 50, 1, 103_680, 512, _got("mpi3d_toy/mpi3d_toy.npz", 1_036_800)),
-    "cars3d": Schedule(17_568, 3_000, 5, 17_568, 512, _got("cars3d/nips2015-analogy-data.tar.gz", 17_568)),
-    "celeba": Schedule(202_599, 300, 5, 20_259, 64, CELEBA),
+    "shapes3d": Schedule("shapes3d/3dshapes.h5", 480_000, 100, 1, 48_000),
+    "mpi3d": Schedule("mpi3d_toy/mpi3d_toy.npz", 1_036_800, 50, 1, 103_680),
+    "cars3d": Schedule("cars3d/nips2015-analogy-data.tar.gz", 17_568, 3_000, 5, 17_568),
+    "celeba": Schedule("celeba/img_align_celeba.zip", 202_599, 300, 5, 20_259, 64, "celeba_128"),
 }
 
 
