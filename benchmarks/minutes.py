@@ -125,12 +125,12 @@ def selectivity(model: DiffusionModel, images: np.ndarray, others: np.ndarray, s
     """
     source, target = model.encode(images).aligned, model.encode(others).aligned
     noise = model.draw_noise(1, 0)
-    start = model.scalars(model.decode(source, 10, noise=noise))
+    start = model.scalars(model.decode(source, 10, noise=noise, solver="ddim"))
     parts = []
     for unit in range(source.shape[1]):
         mixed = source.copy()
         mixed[:, unit] = target[:, unit]
-        moved = np.abs(model.scalars(model.decode(mixed, 10, noise=noise)) - start) / spread  # (n, N)
+        moved = np.abs(model.scalars(model.decode(mixed, 10, noise=noise, solver="ddim")) - start) / spread  # (n, N)
         parts.append(moved[:, unit].sum() / max(moved.sum(), 1e-12))
     return float(np.mean(parts))
 

@@ -1,6 +1,7 @@
 """A user's mistakes end in one line and exit code 2; the commands of the README do what they say."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from unweave.cli import main
         (["evaluate", "no-such-model"], "no model 'no-such-model'"),
         (["encode", "MODEL", "--out", "codes.csv"], "choose .parquet or .npz"),
         (["encode", "MODEL", "--out", "codes.npz", "--device", "abacus"], "device is 'abacus'"),
-        (["swap", "MODEL", "--steps", "30"], "30 sampling steps"),
+        (["swap", "MODEL", "--solver", "ddim", "--steps", "30"], "30 sampling steps"),
         (["convert", "RUN/none.ckpt", "RUN/out"], "none.ckpt"),
         (["train", "tiny", "--run", "RUN", "--data.frozen", "colour=1"], "no factor 'colour'"),
     ],
@@ -53,3 +54,18 @@ def test_encoded_file_holds_what_the_model_says(tiny_run, tmp_path):
     names = list(arrays["factor_names"])
     assert np.array_equal(table[names[0]].to_numpy(), arrays["factors"][:, 0])
     assert unweave.load(tiny_run).config.encoder.num_units == arrays["anchors"].shape[1]
+
+
+def test_scoring_may_take_more_disk_than_training_did(tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run / "model", tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["trained_on"] |= {"cache_gb": 1e-6, "cache": str(tmp_path / "cache"), "frozen": []}
+    path.write_text(json.dumps(config))
+    np.save(tmp_path / "photos.npy", np.random.default_rng(0).integers(256, size=(4, 32, 32, 3), dtype=np.uint8))
+    arguments = ["encode", str(tmp_path / "model"), "--data", str(tmp_path / "photos.npy")]
+    arguments += ["--out", str(tmp_path / "codes.npz"), "--device", "cpu"]
+    assert main(arguments) == 2
+    assert "--cache-gb" in capsys.readouterr().err
+    assert main([*arguments, "--cache-gb", "1"]) == 0
+    assert len(np.load(tmp_path / "codes.npz", allow_pickle=False)["scalars"]) == 4

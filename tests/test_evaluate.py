@@ -1,4 +1,4 @@
-"""`results.json` holds the scores of the model's own scalars and every constant; pictures show its images."""
+"""`results.json` holds the scores of the model's own scalars and every constant."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import unweave
 from unweave.cli import main
@@ -19,8 +18,6 @@ from unweave.metrics import cell_index, dci, downstream, factor_vae_score, sampl
 from unweave.metrics.suite import score_grid
 from unweave.models.images import normalise
 from unweave.nn.encoder import FeatureExtractor
-from unweave.report import pictures
-from unweave.report.pictures import Studio
 
 
 @pytest.fixture(scope="module")
@@ -93,37 +90,6 @@ def test_standardised_codes():
 def test_images_of_another_size_are_refused(model):
     with pytest.raises(UserError, match=r"rooms has images \(64, 64, 3\): this model wants \(32, 32, 3\)"):
         evaluate(model, Rooms(64), quiet=True)
-
-
-def test_pictures_are_drawn(results, tiny_run):
-    _, out = results
-    assert main(["swap", str(tiny_run), "--out", str(out / "report"), "--pairs", "2", "--steps", "5"]) == 0
-    assert main(["traverse", str(tiny_run), "--out", str(out / "report"), "--columns", "3", "--steps", "5"]) == 0
-    for name in ("units.png", "swap.png", "traversals.png"):
-        pixels = np.asarray(Image.open(out / "report" / name).convert("RGB"))
-        assert min(pixels.shape[:2]) > 100
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, name
-
-
-def test_what_the_pictures_show(tiny_run, dataset, model, monkeypatch, tmp_path):
-    drawn = {}
-    monkeypatch.setattr(pictures, "image_grid", lambda images, path, *_, **__: drawn.update({path.stem: images}))
-    studio = Studio.open(str(tiny_run), "cpu", steps=5, seed=0)
-    studio.swaps(tmp_path, 2)
-    studio.traversals(tmp_path, 4)
-    studio.reconstructions(tmp_path, 3)
-    everything = dataset.images(np.arange(len(dataset))).reshape(len(dataset), -1)
-
-    def known(images):
-        return all((everything == image.reshape(-1)).all(1).any() for image in images)
-
-    assert drawn["swap"].shape == (2, 2 + 2 + 3, 32, 32, 3)  # source, target, both redrawn, three units
-    assert known(drawn["swap"][:, 0])
-    assert known(drawn["swap"][:, 1])
-    assert not np.array_equal(drawn["swap"][:, 2], drawn["swap"][:, 3])
-    assert drawn["traversals"].shape == (3, 4, 32, 32, 3)
-    assert drawn["reconstructions"].shape == (2, 3, 32, 32, 3)
-    assert known(drawn["reconstructions"][0])
 
 
 def test_other_scores_are_the_suite_s(results, model, dataset):

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 import unweave
+from unweave.config import Sampling
 from unweave.data import open_dataset
 from unweave.errors import UserError
 from unweave.estimator import UnitEncoder
 from unweave.sample import reconstruct, swap, traverse, unit_range
+
+TEN = Sampling(steps=10)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,8 @@ def test_decoding_is_seeded_and_an_image_does_not_depend_on_the_others(model, im
 
 def test_swapping_every_unit_gives_the_target(model, images):
     source, target = images[:3], images[20:23]
-    grid = swap(model, source, target, steps=10)
-    assert np.array_equal(grid[:, 0], reconstruct(model, source, 10))
+    grid = swap(model, source, target, TEN)
+    assert np.array_equal(grid[:, 0], reconstruct(model, source, TEN))
     start = model.encode(source).aligned
     mixed = start.copy()
     for unit in range(mixed.shape[1]):
@@ -74,8 +77,8 @@ def test_traversal_passes_through_the_image_itself(model, images):
     scalars = model.scalars(images)
     values = unit_range(scalars, 3)
     values[:, 1] = scalars[7]
-    grid = traverse(model, images[7], values, steps=10)
-    expected = reconstruct(model, images[7:8], 10)[0]
+    grid = traverse(model, images[7], values, TEN)
+    expected = reconstruct(model, images[7:8], TEN)[0]
     assert all(np.abs(row[1].astype(int) - expected).max() <= 1 for row in grid)
 
 

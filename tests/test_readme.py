@@ -1,4 +1,4 @@
-"""What the README and the help promise: its Python runs, its commands exist, and no option disappears unnoticed."""
+"""What pages and help promise: Python of the README runs, commands exist, and no option disappears unnoticed."""
 
 import functools
 import json
@@ -26,13 +26,13 @@ def test_python_of_the_readme_runs():
     assert np.isfinite(names["codes"].scalars).all()
 
 
-def commands_of_the_readme():
-    lines = [line.split("#")[0].strip() for line in README.splitlines()]
+def commands_of(text):
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
     return [line for line in lines if re.match(r"(\.venv/bin/)?unweave [a-z]", line)]
 
 
-@pytest.mark.parametrize("line", commands_of_the_readme())
-def test_commands_of_the_readme_are_understood(line, monkeypatch):
+@pytest.mark.parametrize("line", commands_of(README) + commands_of((ROOT / "docs" / "convert.md").read_text()))
+def test_commands_of_the_pages_are_understood(line, monkeypatch):
     """Parsed by the real command line, with the work itself left out."""
     words = shlex.split(line)[1:]
     if "--help" in words:

@@ -2,16 +2,25 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from unweave.config import VQRunConfig
+from unweave.config import Sampling, VQRunConfig
 from unweave.configfile import to_json
 from unweave.errors import UserError, require
 from unweave.presets import FIRST_STAGES, PRESETS
+
+if TYPE_CHECKING:
+    from unweave.report.pictures import Studio
+
+Model = Annotated[
+    tyro.conf.Positional[str],
+    tyro.conf.arg(metavar="RUN", help="a run folder, a model folder, or the name of a bundled model such as rooms-cpu"),
+]
 
 TRAINED = {**PRESETS, **FIRST_STAGES}
 PresetArgument = tyro.extras.subcommand_type_from_defaults(
@@ -92,24 +101,25 @@ def data(
 
 
 def evaluate(
-    run: tyro.conf.Positional[str],
+    run: Model,
     out: Path | None = None,
     data: str = "",
     seed: int = 0,
     device: str = "auto",
+    cache_gb: float = 0.0,
 ) -> None:
     """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
 
     Args:
-        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: where to write results.json and the unit-by-factor picture (default: the run folder, or runs/NAME)
         data: rooms, dsprites or a published file such as 3dshapes.h5, in the place of what the model was trained on
         seed: seed of the scores
         device: cpu, cuda, mps or auto
+        cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told
     """
     from unweave.report.summary import evaluate_run
 
-    evaluate_run(run, _output(run, out), seed, device, data)
+    evaluate_run(run, _output(run, out), seed, device, data, cache_gb)
 
 
 def score(
@@ -188,72 +198,110 @@ def udr(
 
 
 def encode(
-    run: tyro.conf.Positional[str],
+    run: Model,
     out: Path,
     data: str = "",
     device: str = "auto",
     batch_size: int = 256,
+    cache_gb: float = 0.0,
 ) -> None:
     """Write the units of every image: scalars, tokens, anchors, and the factors as labels.
 
     Args:
-        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
         out: the file to write: .parquet or .npz
         data: rooms, dsprites, or other images by path or hf://OWNER/NAME, in the place of what the model was trained on
         device: cpu, cuda, mps or auto
         batch_size: images at a time
+        cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told
     """
     from unweave.export import encode_to_file
 
-    encode_to_file(run, out, data, device, batch_size)
+    encode_to_file(run, out, data, device, batch_size, cache_gb)
 
 
-def swap(
-    run: tyro.conf.Positional[str],
-    out: Path | None = None,
-    pairs: int = 6,
-    steps: int = 50,
-    seed: int = 0,
-    device: str = "auto",
-) -> None:
+@dataclass(frozen=True)
+class Drawing:
+    """What the commands that draw pictures have in common."""
+
+    run: Model
+    out: Path | None = None
+    """folder for the pictures (default: RUN/report, or runs/NAME/report)"""
+    data: str = ""
+    """images to draw from, a set or a path, in the place of what the model was trained on"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+
+    def open(self) -> "Studio":
+        from unweave.report.pictures import Studio
+
+        return Studio.open(self.run, self.data, self.device, self.sampling)
+
+    @property
+    def folder(self) -> Path:
+        return self.out if self.out is not None else _output(self.run, None) / "report"
+
+
+Options = Annotated[Drawing, tyro.conf.arg(name="")]
+
+
+def swap(options: Options, pairs: int = 6, inverted: bool = False) -> None:
     """Draw a grid: source, target, and the source with each unit exchanged for the target's.
 
     Args:
-        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
-        out: folder for swap.png (default: RUN/report, or runs/NAME/report)
         pairs: rows of the grid
-        steps: sampling steps
-        seed: seed of the images and of the noise
-        device: cpu, cuda, mps or auto
+        inverted: start from the noise that each source comes from, so that what its units do not hold stays too
     """
-    from unweave.report.pictures import Studio
-
-    studio = Studio.open(run, device, steps, seed)
-    _say(f"wrote {studio.swaps(_report(run, out), pairs)}")
+    _say(f"wrote {options.open().swaps(options.folder, pairs, inverted)}")
 
 
-def traverse(
-    run: tyro.conf.Positional[str],
-    out: Path | None = None,
-    columns: int = 9,
-    steps: int = 50,
-    seed: int = 0,
-    device: str = "auto",
-) -> None:
-    """Draw one image with each unit moved over its observed range.
+def traverse(options: Options, columns: int = 9) -> None:
+    """Draw one image with each unit moved over its observed range, as a sheet and as a moving picture.
 
     Args:
-        run: a run folder, a model folder, or the name of a bundled model such as rooms-cpu
-        out: folder for traversals.png (default: RUN/report, or runs/NAME/report)
         columns: values per unit
-        steps: sampling steps
-        seed: seed of the image and of the noise
-        device: cpu, cuda, mps or auto
     """
-    from unweave.report.pictures import Studio
+    for path in options.open().traversals(options.folder, columns):
+        _say(f"wrote {path}")
 
-    studio = Studio.open(run, device, steps, seed)
-    _say(f"wrote {studio.traversals(_report(run, out), columns)}")
+
+def anchors(options: Options) -> None:
+    """Draw where each unit's scalar lies, its Gaussians over that, and one image at each anchor."""
+    _say(f"wrote {options.open().anchors(options.folder)}")
+
+
+def attention(options: Options, images: int = 4) -> None:
+    """Draw where in an image each unit is listened to.
+
+    Args:
+        images: rows of the grid
+    """
+    _say(f"wrote {options.open().attention(options.folder, images)}")
+
+
+def figure1(options: Options, unit: int, method: Literal["pca", "pacmap"] = "pca") -> None:
+    """Draw the paper's figure 1: a unit's tokens as a map by anchor and by factor, and images drawn from two anchors.
+
+    Args:
+        unit: the unit
+        method: principal directions, or PaCMAP as in the paper (pip install 'unweave[maps]')
+    """
+    _say(f"wrote {options.open().figure1(options.folder, unit, method)}")
+
+
+def name(run: Model, unit: tyro.conf.Positional[int], text: tyro.conf.Positional[str] = "") -> None:
+    """Call a unit by a name, which pictures, tables and reports then show; without a name, take it away.
+
+    `unweave name runs/first 3 "floor colour"`
+
+    Args:
+        unit: the unit
+        text: its name
+    """
+    from unweave.models.folder import name_unit
+
+    names = name_unit(run, unit, text)
+    _say("\n".join(f"unit {number}: {text}" for number, text in names.items()) or "no unit has a name")
 
 
 def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
@@ -290,6 +338,10 @@ COMMANDS = {
     "encode": encode,
     "swap": swap,
     "traverse": traverse,
+    "anchors": anchors,
+    "attention": attention,
+    "figure1": figure1,
+    "name": name,
     "demo": demo,
     "convert": convert,
 }
@@ -326,12 +378,7 @@ def _say(text: str) -> None:
 
 
 def _output(run: str, out: Path | None) -> Path:
-    """Where results about a run go: into its folder; for a model elsewhere, into runs/NAME here."""
-    if out is not None:
-        return out
-    folder = Path(run)
-    return folder if (folder / "config.json").is_file() and (folder / "model").is_dir() else Path("runs") / folder.name
+    """Where results about a run go, unless said otherwise."""
+    from unweave.models.folder import home
 
-
-def _report(run: str, out: Path | None) -> Path:
-    return out if out is not None else _output(run, None) / "report"
+    return home(run) if out is None else out

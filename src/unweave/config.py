@@ -126,10 +126,15 @@ class EncoderConfig:
     """Kernel of the first convolution."""
     stem_stride: int = 1
     """Stride of the first convolution."""
+    trunk: Literal["plain", "residual"] = "plain"
+    """`plain`: the convolutions, each with its norm and ReLU; `residual`: EncDiff's and DisDiff's, where the last
+    convolution but one has no ReLU and two residual blocks follow."""
     hidden: tuple[int, ...] = (4096, 256)
     """Widths of the fully connected layers between the convolutions and the scalars."""
     unit_hidden: tuple[int, ...] = (256, 512)
     """Widths of each unit's own MLP from scalar to token."""
+    unit_activation: Literal["relu", "elu"] = "relu"
+    """Activation inside those MLPs: EncDiff has `elu`."""
     token_activation: Literal["relu", "none"] = "relu"
     """Activation of the token: `relu` is the official code's, EncDiff has `none`."""
     kl: float = 0.0
@@ -147,6 +152,10 @@ class EncoderConfig:
         require(self.stem_kernel >= 1, f"encoder.stem_kernel is {self.stem_kernel}: must be at least 1")
         require(self.stem_stride >= 1, f"encoder.stem_stride is {self.stem_stride}: must be at least 1")
         require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
+        require(
+            self.trunk == "plain" or len(self.channels) >= 2,
+            f"encoder.trunk `residual` with encoder.channels {self.channels}: name at least two convolutions",
+        )
         for name in ("kl", "kl_start"):
             require(getattr(self, name) >= 0, f"encoder.{name} is {getattr(self, name)}: must not be negative")
         require(
@@ -349,6 +358,21 @@ class ModelConfig:
     def latent_size(self) -> int:
         """Height and width of the latents."""
         return self.image_size // self.tokenizer.downsample
+
+
+Solver = Literal["ddim", "dpm"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn from units (method section 7)."""
+
+    steps: int = 20
+    """Sampling steps; `ddim` takes divisors of the noise levels, 1000."""
+    seed: int = 0
+    """Seed of the noise, and of the images where some are chosen."""
+    solver: Solver = "dpm"
+    """`dpm`: DPM-Solver++(2M), few steps; `ddim`, the published sampler, which wants 100."""
 
 
 @dataclass(frozen=True)

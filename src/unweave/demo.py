@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from unweave.config import Sampling
 from unweave.presets import PRESETS
 from unweave.record import clock, say
 from unweave.report.pictures import Studio
@@ -24,8 +25,12 @@ def demo(run: Path, images: int | None = None) -> None:
     train(config, run)
     say("scoring the units, and those of an untrained extractor beside them")
     evaluate_run(str(run), run)
-    studio = Studio.open(str(run), "cpu", steps=50, seed=0)
-    pictures = [studio.reconstructions(run / "report"), studio.swaps(run / "report"), studio.traversals(run / "report")]
+    studio = Studio.open(str(run), "", "cpu", Sampling())
+    pictures = [
+        studio.reconstructions(run / "report"),
+        studio.swaps(run / "report"),
+        *studio.traversals(run / "report"),
+    ]
     for picture in [run / "report" / "units.png", *pictures]:
         say(f"look at {picture}")
     say(f"done in {clock(time.monotonic() - start)}")

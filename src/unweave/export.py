@@ -20,7 +20,7 @@ from unweave.runtime import device as device_of
 CHUNK = 2048
 
 
-def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int) -> None:
+def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int, cache_gb: float = 0.0) -> None:
     """Writes `out` (.parquet or .npz): per image the index, scalars, tokens, aligned tokens, anchors and factors.
 
     In parquet, `scalar_3` is unit 3's scalar, `token_3` its token as a list, and a factor called as another column is
@@ -29,16 +29,22 @@ def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int)
     require(out.suffix in (".parquet", ".npz"), f"{out} ends in {out.suffix!r}: choose .parquet or .npz")
     require(batch_size >= 1, f"batch_size is {batch_size}: must be at least 1")
     model = load(run, device_of(device))
-    dataset = open_dataset(data_config(model, data), model.config.image_size, say)
+    dataset = open_dataset(data_config(model, data, cache_gb), model.config.image_size, say)
     write_atomically(out, lambda path: _WRITERS[out.suffix](model, dataset, path, batch_size))
     say(f"wrote the units of {len(dataset):,} images to {out}")
 
 
-def data_config(model: DiffusionModel, data: str = "") -> DataConfig:
+def data_config(model: DiffusionModel, data: str = "", cache_gb: float = 0.0) -> DataConfig:
     """The options of the data set that `data` names, of the file or folder it is, else of the one trained on.
 
-    A file or folder is opened with the options that the model was trained with, frozen factors too.
+    A file or folder is opened with the options that the model was trained with, frozen factors too; stored images may
+    take `cache_gb` where that is more than those say.
     """
+    found = _named(model, data)
+    return replace(found, cache_gb=max(found.cache_gb, cache_gb))
+
+
+def _named(model: DiffusionModel, data: str) -> DataConfig:
     if data in DATASETS:
         return DataConfig(data)  # pyright: ignore[reportArgumentType]
     if data:

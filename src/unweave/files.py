@@ -49,9 +49,9 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomically` for text."""
+    """`write_atomically` for text, in UTF-8."""
     write_atomically(path, lambda fresh: _write(fresh, text))
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")

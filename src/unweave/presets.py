@@ -1,5 +1,6 @@
 """One table of presets: a row is a whole run, every value of it visible. The command line overrides a row."""
 
+import math
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
@@ -79,6 +80,82 @@ CPU_TRAIN = TrainConfig(
 
 
 PUBLISHED = ModelConfig()
+
+ENCDIFF = ModelConfig(
+    encoder=EncoderConfig(
+        token_dim=16,
+        channels=(128, 128, 128, 128),
+        stem_kernel=4,
+        stem_stride=2,
+        trunk="residual",
+        hidden=(),
+        unit_hidden=(64, 128),
+        unit_activation="elu",
+        token_activation="none",
+    ),
+    unet=UNetConfig(dropout=0.0, skip_dropout=0.0),
+    anchors=AnchorConfig(mode="off"),
+)
+
+
+class Schedule(NamedTuple):
+    """How long the published runs trained on a set, and how often and on how many images they fitted anchors."""
+
+    folder: str
+    """The published file or folder, here; `--data.folder` names another place."""
+    images: int
+    """In the set: all are trained on."""
+    epochs: int
+    epochs_per_fit: int
+    fit_points: int
+    """All images of a set up to 100,000, a tenth of a larger one."""
+    batch_size: int = 512
+
+
+SCHEDULES = {
+    "shapes3d": Schedule("3dshapes.h5", 480_000, 100, 1, 48_000),
+    "mpi3d": Schedule("mpi3d_toy.npz", 1_036_800, 50, 1, 103_680),
+    "cars3d": Schedule("nips2015-analogy-data.tar.gz", 17_568, 3_000, 5, 17_568),
+    "celeba": Schedule("img_align_celeba", 202_599, 300, 5, 20_259, 64),
+}
+
+
+def _published(row: Schedule, model: ModelConfig, anchors: AnchorConfig, train: TrainConfig) -> RunConfig:
+    """A run on a published set for as many images as DyGA's."""
+    most_gb = math.ceil(row.images * 64 * 64 * 3 / 1e8) / 10
+    anchors = replace(anchors, fit_every_images=row.epochs_per_fit * row.images)
+    return RunConfig(
+        data=DataConfig(folder=row.folder, held_out=0.0, cache_gb=max(2.0, most_gb)),
+        model=replace(model, anchors=anchors),
+        train=replace(train, images=row.epochs * row.images),
+    )
+
+
+def _dyga(row: Schedule, anchors: AnchorConfig) -> RunConfig:
+    return _published(row, PUBLISHED, anchors, TrainConfig(batch_size=row.batch_size))
+
+
+def _encdiff(row: Schedule) -> RunConfig:
+    """The learning rate is its base of 2e-6 times the batch, reached in 10,000 steps."""
+    return _published(row, ENCDIFF, ENCDIFF.anchors, TrainConfig(batch_size=128, lr=2.56e-4, warmup_images=1_280_000))
+
+
+def _on_published_sets() -> dict[str, Preset[RunConfig]]:
+    rows: dict[str, Preset[RunConfig]] = {}
+    for name, row in SCHEDULES.items():
+        needs = f"needs {row.folder} (--data.folder), --model.tokenizer.folder and a GPU"
+        official = AnchorConfig(mode="official", max_points=row.fit_points)
+        rows |= {
+            f"dyga-{name}": Preset(
+                f"DyGA's networks and schedule, principled anchors; {needs}", _dyga(row, AnchorConfig())
+            ),
+            f"dyga-{name}-official": Preset(f"as dyga-{name}, with the anchors as published", _dyga(row, official)),
+            f"encdiff-{name}": Preset(
+                f"EncDiff's own encoder and optimiser, as many images as dyga-{name}", _encdiff(row)
+            ),
+        }
+    return rows
+
 
 PRESETS: dict[str, Preset[RunConfig]] = {
     "rooms-cpu": Preset(
@@ -161,6 +238,7 @@ PRESETS: dict[str, Preset[RunConfig]] = {
             train=TrainConfig(),
         ),
     ),
+    **_on_published_sets(),
 }
 
 FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {

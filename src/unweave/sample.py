@@ -1,35 +1,44 @@
-"""What can be done with a trained model's units: reconstruct, swap, traverse. Functions of a model, no plotting.
+"""What can be done with a trained model's units: reconstruct, swap, traverse, draw from anchors, see where they act.
 
-n images, N units, D token width; images are uint8 (n, H, W, 3).
+Functions of a model, no plotting. n images, N units, D token width, C h w of latents; images are uint8 (n, H, W, 3).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from unweave.config import Sampling
 from unweave.errors import require
-from unweave.models.diffusion import DiffusionModel
+from unweave.models.diffusion import Codes, DiffusionModel, evaluating
+from unweave.nn.layers import Attention
 
 Progress = Callable[[int], None]
 
+CHUNK = 64
 
-def reconstruct(model: DiffusionModel, images: np.ndarray, steps: int = 50, seed: int = 0) -> np.ndarray:
+
+def reconstruct(model: DiffusionModel, images: np.ndarray, sampling: Sampling = Sampling()) -> np.ndarray:
     """Images to units and back, (n, H, W, 3): what the units keep of each image. One noise is shared by all."""
-    return model.decode(model.encode(images).aligned, steps, noise=model.draw_noise(1, seed))
+    return _decode_grid(model, model.encode(images).aligned[:, None], sampling)[:, 0]
 
 
 def swap(
     model: DiffusionModel,
     source: np.ndarray,
     target: np.ndarray,
-    steps: int = 50,
-    seed: int = 0,
+    sampling: Sampling = Sampling(),
+    inverted: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Each unit of the source images exchanged for the target's, one at a time: (n, N + 2, H, W, 3).
 
     Along the second axis: the source's own reconstruction, the target's, then unit 0, 1, ... exchanged. All start
-    from one noise, so that columns differ by the exchange alone (method section 7; the official script draws anew).
+    from one noise, so that columns differ by the exchange alone (method section 7; the official script draws anew); or,
+    `inverted`, each row from the noise that its source comes from, so that what the units do not hold stays too.
     """
     require(
         len(source) == len(target), f"{len(source)} source images and {len(target)} target images: need as many of each"
@@ -40,15 +49,15 @@ def swap(
     for unit in range(num_units):
         mixed[:, unit, unit] = to_tokens[:, unit]
     rows = np.concatenate([from_tokens[:, None], to_tokens[:, None], mixed], axis=1)  # (n, N + 2, N, D)
-    return _decode_grid(model, rows, steps, seed, progress)
+    noise = model.invert(source, from_tokens, sampling.steps, solver=sampling.solver) if inverted else None
+    return _decode_grid(model, rows, sampling, progress, noise)
 
 
 def traverse(
     model: DiffusionModel,
     image: np.ndarray,
     values: np.ndarray,
-    steps: int = 50,
-    seed: int = 0,
+    sampling: Sampling = Sampling(),
     progress: Progress | None = None,
 ) -> np.ndarray:
     """One image with each unit's scalar set to given values in turn: (N, m, H, W, 3).
@@ -64,7 +73,7 @@ def traverse(
     for unit in range(num_units):
         scalars[unit, :, unit] = values[unit]
     tokens = model.align(scalars.reshape(-1, num_units)).reshape(*scalars.shape, -1)  # (N, m, N, D)
-    return _decode_grid(model, tokens, steps, seed, progress)
+    return _decode_grid(model, tokens, sampling, progress)
 
 
 def unit_range(scalars: np.ndarray, num: int, tail: float = 0.01) -> np.ndarray:
@@ -73,10 +82,105 @@ def unit_range(scalars: np.ndarray, num: int, tail: float = 0.01) -> np.ndarray:
     return np.linspace(low, high, num, axis=1).astype(np.float32)
 
 
-def _decode_grid(
-    model: DiffusionModel, tokens: np.ndarray, steps: int, seed: int, progress: Progress | None
+def redraw(
+    model: DiffusionModel,
+    images: np.ndarray,
+    unit: int,
+    tokens: np.ndarray,
+    sampling: Sampling = Sampling(),
+    progress: Progress | None = None,
 ) -> np.ndarray:
-    """Decodes tokens (a, b, N, D) from one shared noise: (a, b, H, W, 3)."""
+    """Images with one unit's token exchanged for others (m, D) in turn: (n, m, H, W, 3), all from one noise."""
+    model.anchors.require_unit(unit)
+    mixed = np.repeat(model.encode(images).aligned[:, None], len(tokens), axis=1)  # (n, m, N, D)
+    mixed[:, :, unit] = tokens
+    return _decode_grid(model, mixed, sampling, progress)
+
+
+def anchor_means(model: DiffusionModel, unit: int) -> np.ndarray:
+    """The tokens (K, D) of the means of a unit's anchors. Raises `UserError` for a model without anchors."""
+    model.anchors.require_unit(unit)
+    num = max(1, int(model.anchors.num_alive[unit]))  # without any, drawing from the first says so
+    return np.concatenate([anchor_draws(model, unit, anchor, 1, spread=0) for anchor in range(num)])
+
+
+def anchor_draws(
+    model: DiffusionModel, unit: int, anchor: int, num: int, spread: float = 1.0, seed: int = 0
+) -> np.ndarray:
+    """Tokens (num, D) of a unit drawn from the Gaussian of one of its anchors, made `spread` times as wide."""
+    generator = torch.Generator().manual_seed(seed)
+    with evaluating(model):
+        return model.anchors.draw(unit, anchor, model.encoder.tokens, num, spread, generator).cpu().numpy()
+
+
+def anchor_members(codes: Codes, unit: int, anchor: int, num: int, seed: int = 0) -> np.ndarray:
+    """Tokens (num, D) that images really have at an anchor, drawn with replacement: nearest to what was trained on.
+
+    `codes` are those of the images to choose from. Raises `UserError` when none of them belongs to the anchor.
+    """
+    rows = np.flatnonzero(codes.anchors[:, unit] == anchor)
+    require(len(rows) > 0, f"none of these {len(codes.anchors):,} images belongs to anchor {anchor} of unit {unit}")
+    return codes.aligned[np.random.default_rng(seed).choice(rows, num), unit]
+
+
+def attention(
+    model: DiffusionModel, images: np.ndarray, sampling: Sampling = Sampling(), progress: Progress | None = None
+) -> np.ndarray:
+    """Where each unit is listened to while images are redrawn from their units, all from one noise: (n, N, h, w).
+
+    The weight that a position gives a unit's token in cross-attention, averaged over heads, layers and sampling steps,
+    each counting alike; feature maps smaller than the latent are repeated to its size. At each position the units'
+    weights sum to 1; one that is nowhere preferred has 1 / N.
+    """
+    tokens, found = model.encode(images).aligned, []
+    noise = model.draw_noise(1, sampling.seed)
+    for start in range(0, len(images), CHUNK):
+        with _watching(model) as maps:
+            rows = tokens[start : start + CHUNK]
+            model.decode(rows, sampling.steps, noise=noise, batch_size=CHUNK, solver=sampling.solver)
+        found.append(maps.total / maps.count)
+        if progress:
+            progress(min(start + CHUNK, len(images)))
+    return torch.cat(found).cpu().numpy()
+
+
+class _Maps:
+    """A running sum of attention maps (B, N, h, w)."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.total, self.count = size, torch.zeros(()), 0
+
+    def add(self, layer: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
+        """Called before a layer's `forward`, with its inputs: x (B, L, C) and context (B, N, D)."""
+        assert isinstance(layer, Attention)
+        weights = layer.weights(*inputs).mean(1).mT  # (B, N, L)
+        width = math.isqrt(weights.shape[2])
+        maps = nn.functional.interpolate(weights.unflatten(2, (width, width)), (self.size, self.size))
+        self.total, self.count = self.total.to(maps.device) + maps, self.count + 1
+
+
+@contextmanager
+def _watching(model: DiffusionModel) -> Iterator[_Maps]:
+    """Sums the weights of every cross-attention that runs meanwhile; outside, nothing is slower for it."""
+    maps = _Maps(model.config.latent_size)
+    layers = [layer for name, layer in model.denoiser.named_modules() if name.endswith("cross_attention")]
+    hooks = [layer.register_forward_pre_hook(maps.add) for layer in layers]
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _decode_grid(
+    model: DiffusionModel,
+    tokens: np.ndarray,
+    sampling: Sampling,
+    progress: Progress | None = None,
+    noise: Tensor | None = None,
+) -> np.ndarray:
+    """Decodes tokens (a, b, N, D): (a, b, H, W, 3). From one noise, or row by row from `noise` (a, C, h, w)."""
+    noise = model.draw_noise(1, sampling.seed) if noise is None else noise.repeat_interleave(tokens.shape[1], dim=0)
     flat = tokens.reshape(-1, *tokens.shape[2:])
-    pictures = model.decode(flat, steps, noise=model.draw_noise(1, seed), progress=progress)
+    pictures = model.decode(flat, sampling.steps, noise=noise, progress=progress, solver=sampling.solver)
     return pictures.reshape(*tokens.shape[:2], *pictures.shape[1:])

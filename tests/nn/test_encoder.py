@@ -10,6 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from unweave.config import EncoderConfig
 from unweave.errors import UserError
 from unweave.nn.encoder import FeatureExtractor, UnitMLPs
+from unweave.presets import PRESETS
 
 SMALL = EncoderConfig(
     num_units=5, token_dim=6, channels=(8, 12, 16), stem_kernel=4, stem_stride=2, hidden=(20,), unit_hidden=(10, 14)
@@ -90,14 +91,66 @@ def test_scalars_are_not_clipped_and_do_not_depend_on_the_batch():
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
-def test_every_parameter_is_trained():
+@pytest.mark.parametrize("trunk", ["plain", "residual"])
+def test_every_parameter_is_trained(trunk):
     torch.manual_seed(0)
-    encoder = FeatureExtractor(dataclasses.replace(SMALL, token_activation="none"), 32)
+    encoder = FeatureExtractor(dataclasses.replace(SMALL, token_activation="none", trunk=trunk), 32)
     encoder(images(8, 32))[1].square().sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert (parameter.grad != 0).any(), name
+
+
+def encdiff_layers(num_units, token_dim):
+    """EncDiff's Encoder4 layer by layer, from its published description; the convolutions, and a unit's MLP."""
+
+    def conv(channels):
+        return [nn.Conv2d(channels, 128, 4, stride=2, padding=1), nn.BatchNorm2d(128)]
+
+    def residual():
+        return [
+            nn.ReLU(),
+            nn.Conv2d(128, 128, 3, padding=1),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 128, 1),
+        ]
+
+    first = nn.Sequential(*conv(3), nn.ReLU(), *conv(128), nn.ReLU(), *conv(128), *conv(128), nn.ReLU())
+    blocks = nn.ModuleList([nn.Sequential(*residual()) for _ in range(2)])
+    between, scalars = nn.Sequential(nn.BatchNorm2d(128), nn.ReLU()), nn.Linear(128 * 4 * 4, num_units)
+    mlp = nn.Sequential(
+        nn.Linear(1, 64), nn.ELU(), nn.Linear(64, 128), nn.ELU(), nn.Linear(128, token_dim)
+    )  # of one unit
+    return first, blocks[0], between, blocks[1], scalars, mlp
+
+
+@torch.no_grad()
+def test_encdiff_has_its_own_extractor():
+    """The same tensors in the same order as its published layers, and the same scalars and tokens."""
+    config = PRESETS["encdiff-shapes3d"].config.model.encoder
+    torch.manual_seed(0)
+    ours = FeatureExtractor(config, 64)
+    *parts, mlp = encdiff_layers(20, 16)
+    theirs = nn.ModuleList(parts)
+    assert sum(p.numel() for p in theirs.parameters()) == 1_164_052
+    assert sum(p.numel() for p in ours.units.parameters()) == 20 * sum(p.numel() for p in mlp.parameters()) == 210_240
+    state = {**ours.convs.state_dict(prefix="convs."), **ours.head.state_dict(prefix="head.")}
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), state.values(), strict=True)))
+    for module in (theirs, ours):
+        module.train()
+    first, one, between, two, last = theirs
+    h = first(images(8, 64))
+    h = between(h + one(h))
+    expected = last((h + two(h)).flatten(1))
+    scalars, tokens = ours(images(8, 64))
+    torch.testing.assert_close(scalars, expected)
+    for unit in (0, 19):
+        weights = zip(ours.units.weights, ours.units.biases, strict=True)
+        pairs = [part for weight, bias in weights for part in (weight[unit].T, bias[unit])]
+        mlp.load_state_dict(dict(zip(mlp.state_dict(), pairs, strict=True)))
+        torch.testing.assert_close(tokens[:, unit], mlp(scalars[:, unit : unit + 1]))
 
 
 def test_too_many_convolutions_for_the_images_are_refused():

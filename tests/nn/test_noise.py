@@ -1,48 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from scipy import stats
 
+from tests.nn.noise_cases import ALL, PREDICTIONS, abar, diffusers_scheduler, random
 from unweave.config import NoiseConfig
-from unweave.errors import UserError
 from unweave.nn.noise import Schedule
-
-PREDICTIONS = {"noise": "epsilon", "v": "v_prediction", "image": "sample"}  # on the variance-preserving path
-ALL = [*PREDICTIONS, "flow"]
-
-
-def random(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def network(x, t):
-    """Stands for a U-Net: some smooth function of the noisy latents and the time."""
-    return torch.sin(x * (1 + t[:, None, None, None] / 1000)) + 0.1 * x
-
-
-def abar(schedule):
-    return schedule.signal**2
 
 
 @pytest.fixture(params=PREDICTIONS)
 def schedule(request):
     return Schedule(NoiseConfig(prediction=request.param))
-
-
-def diffusers_scheduler(kind, schedule, **options):
-    """diffusers' scheduler with our float64 alphas written over its float32 ones."""
-    scheduler = kind(
-        beta_start=0.0015,
-        beta_end=0.0155,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        prediction_type=PREDICTIONS[schedule.config.prediction],
-        **options,
-    )
-    assert torch.allclose(scheduler.alphas_cumprod.double(), abar(schedule), atol=1e-4)
-    scheduler.alphas_cumprod = abar(schedule)
-    return scheduler
 
 
 def test_abar_is_the_published_one(schedule):
@@ -88,43 +57,6 @@ def test_a_prediction_means_the_same_whatever_is_predicted(first, second):
     torch.testing.assert_close(one.target(latent, noise, t), prediction, rtol=0, atol=1e-12)
 
 
-def gaussian_optimum(schedule, mean, spread):
-    """The best prediction for latents that are N(mean, spread^2) in every entry, in closed form."""
-
-    def predict(noisy, t):
-        signal, sigma = (table[t][:, None, None, None] for table in (schedule.signal, schedule.sigma))
-        gain = signal * spread**2 / (signal**2 * spread**2 + sigma**2)
-        latent = mean + gain * (noisy - signal * mean)
-        return schedule.target(latent, (noisy - signal * latent) / sigma, t)
-
-    return predict
-
-
-@pytest.mark.parametrize("prediction", ALL)
-def test_sampling_a_gaussian_follows_its_probability_flow(prediction):
-    """The flow keeps the number of standard deviations from the mean (Song et al. 2021b), so its end is known."""
-    mean, spread = 1.5, 0.3
-    schedule = Schedule(NoiseConfig(prediction=prediction))
-    noise = random(4, 2, 3, 3)
-    errors = []
-    for steps in (50, 100, 200, 500):
-        found = schedule.ddim(gaussian_optimum(schedule, mean, spread), noise, steps)
-        start = schedule.sampling_times(steps)[-1]
-        signal, sigma = schedule.signal[start], schedule.sigma[start]
-        expected = mean + spread * (noise - signal * mean) / (signal**2 * spread**2 + sigma**2).sqrt()
-        errors.append((found - expected).abs().max().item())
-    assert errors[-1] < 0.1 * spread
-    assert (np.array(errors[1:]) < 0.7 * np.array(errors[:-1])).all()  # and on to none with more steps
-
-
-def test_sampling_a_gaussian_is_the_same_whatever_is_predicted():
-    noise = random(4, 2, 3, 3)
-    schedules = [Schedule(NoiseConfig(prediction=prediction)) for prediction in PREDICTIONS]
-    found = [schedule.ddim(gaussian_optimum(schedule, 1.5, 0.3), noise, 20) for schedule in schedules]
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], rtol=0, atol=1e-11)
-
-
 def test_flow_is_the_straight_path_of_diffusers():
     schedule = Schedule(NoiseConfig(prediction="flow"))
     oracle = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
@@ -133,14 +65,6 @@ def test_flow_is_the_straight_path_of_diffusers():
     latents, noise = random(5, 2, 3, 3), random(5, 2, 3, 3, seed=1)
     expected = oracle.scale_noise(latents.float(), (times + 1).float(), noise.float())
     torch.testing.assert_close(schedule.add_noise(latents, noise, times).float(), expected, rtol=0, atol=1e-6)
-
-    x = random(2, 2, 3, 3)
-    steps = schedule.sampling_times(50)
-    assert (steps[0], steps[-1], len(steps)) == (19, 999, 50)
-    found = schedule.ddim(network, x, 50)
-    for step in reversed(steps):  # Euler's method, written out
-        x = x - 0.02 * network(x, torch.full((2,), step))
-    torch.testing.assert_close(found, x, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("prediction", ALL)
@@ -209,60 +133,3 @@ def test_float32_latents_stay_float32(schedule):
     assert noisy.dtype == torch.float32
     exact = schedule.add_noise(latents.double(), -latents.double(), t)
     torch.testing.assert_close(noisy.double(), exact, rtol=1e-6, atol=1e-6)
-
-
-def test_sampling_times_are_the_published_ones(schedule):
-    assert schedule.sampling_times(100) == list(range(1, 1000, 10))
-    assert schedule.sampling_times(50)[-1] == 981
-
-
-@pytest.mark.parametrize("end_at_one", [True, False])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim_equals_diffusers(schedule, end_at_one, eta):
-    oracle = diffusers_scheduler(DDIMScheduler, schedule, set_alpha_to_one=end_at_one, steps_offset=1)
-    end = 1.0 if end_at_one else abar(schedule)[0].item()
-    oracle.final_alpha_cumprod = torch.tensor(end, dtype=torch.float64)
-    oracle.set_timesteps(100)
-    expected, generator = random(2, 3, 4, 4), torch.Generator().manual_seed(5)
-    for t in oracle.timesteps:
-        prediction = network(expected, t.expand(2))
-        expected = oracle.step(prediction, t, expected, eta=eta, generator=generator).prev_sample
-    found = schedule.ddim(network, random(2, 3, 4, 4), 100, end, eta, torch.Generator().manual_seed(5))
-    assert (found - expected).abs().max() <= 1e-12 * expected.abs().max().clamp(min=1)
-
-
-def test_a_perfect_network_samples_its_latent(schedule):
-    """With the target as prediction every step stays on the straight line between latent and noise."""
-    latents, noise = random(2, 3, 4, 4), random(2, 3, 4, 4, seed=1)
-
-    def perfect(noisy, t):
-        signal, sigma = (table[t][:, None, None, None] for table in (schedule.signal, schedule.sigma))
-        return schedule.target(latents, (noisy - signal * latents) / sigma, t)
-
-    torch.testing.assert_close(schedule.ddim(perfect, noise, 50, 1.0), latents, rtol=0, atol=1e-10)
-    left = schedule.ddim(perfect, noise, 50, abar(schedule)[0].item()) - schedule.signal[0] * latents
-    start = schedule.sampling_times(50)[-1]
-    direction = (noise - schedule.signal[start] * latents) / schedule.sigma[start]
-    torch.testing.assert_close(left, schedule.sigma[0] * direction, rtol=0, atol=1e-10)
-
-
-def test_fresh_noise_follows_its_generator(schedule):
-    runs = [
-        schedule.ddim(network, random(2, 3, 4, 4), 20, 1.0, 1.0, torch.Generator().manual_seed(seed))
-        for seed in (3, 3, 4)
-    ]
-    assert torch.equal(runs[0], runs[1])
-    assert not torch.allclose(runs[0], runs[2])
-
-
-@pytest.mark.parametrize("steps", [0, -5, 30, 1000, 2000])
-def test_steps_that_do_not_divide_the_schedule_are_refused(schedule, steps):
-    with pytest.raises(UserError, match=f"{steps} sampling steps"):
-        schedule.ddim(network, random(1, 1, 2, 2), steps, 1.0)
-
-
-def test_fresh_noise_has_no_place_on_the_straight_path():
-    with pytest.raises(UserError, match="eta adds the noise"):
-        Schedule(NoiseConfig(prediction="flow")).ddim(
-            network, random(1, 1, 2, 2), 20, eta=1.0, generator=torch.Generator()
-        )

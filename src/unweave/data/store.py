@@ -128,7 +128,7 @@ def converted(source: Source, path: Path, config: DataConfig, say: Callable[[str
     require(
         most_bytes <= most_gb * 1e9,
         f"{source.name}: {len(source):,} images take {most_bytes / 1e9:,.1f} GB as a store, and data.cache_gb is "
-        f"{most_gb:g}: give --data.cache-gb {np.ceil(most_bytes / 1e9):.0f} (data check: --cache-gb), or fewer pixels",
+        f"{most_gb:g}: give --data.cache-gb {np.ceil(most_bytes / 1e9):.0f} (elsewhere --cache-gb), or fewer pixels",
     )
     with only_one(path, say):
         if not path.is_file():

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unweave.config import DataConfig, ModelConfig
+from unweave.config import DataConfig, ModelConfig, Sampling, Solver
 from unweave.errors import require
 from unweave.models.base import Losses, evaluating
 from unweave.models.images import check_images, normalise, to_uint8
@@ -22,6 +22,7 @@ from unweave.models.tokenizer import make_tokenizer
 from unweave.nn.anchors import Anchors
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.noise import Schedule
+from unweave.nn.solver import Predict, invert, method
 from unweave.nn.transformer import DenoisingTransformer
 from unweave.nn.unet import UNet
 
@@ -61,6 +62,7 @@ class DiffusionModel(nn.Module):
         self.schedule = Schedule(config.noise)
         self.trained_on: DataConfig | None = None
         self.history: dict[str, Any] = {}
+        self.unit_names: dict[int, str] = {}
 
     def forward(self, images: Tensor, progress: float = 1.0, encoded: Tensor | None = None) -> Losses:
         """The loss of a batch (B, 3, H, W) in [-1, 1] when `progress`, 0 to 1, of a run is done; noise and noise levels
@@ -130,44 +132,86 @@ class DiffusionModel(nn.Module):
     def decode(
         self,
         tokens: np.ndarray | Tensor,
-        steps: int = 50,
+        steps: int = Sampling.steps,
         seed: int = 0,
         noise: Tensor | None = None,
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
+        solver: Solver = Sampling.solver,
     ) -> np.ndarray:
-        """Images of tokens (n, N, D) by DDIM with `steps` steps (method section 7); uint8 (n, H, W, 3).
+        """Images of tokens (n, N, D) by `steps` steps of a solver (method section 7); uint8 (n, H, W, 3).
 
         `noise` (n or 1, C, h, w) is where sampling starts, one row shared by all if there is one; without it each
         image draws its own under `seed`. Latents of a decoder (`vq`) end at abar_0 as the official code does, others
-        at abar = 1. Raises `UserError` for another shape of tokens or noise, or for steps that do not divide
-        the schedule's.
+        at abar = 1. Raises `UserError` for another shape of tokens or noise, another solver, or a number of steps that
+        it cannot take.
         """
-        tokens = torch.as_tensor(tokens, dtype=torch.float32)
-        expected = (self.config.encoder.num_units, self.config.encoder.token_dim)
-        require(
-            tokens.ndim == 3 and tuple(tokens.shape[1:]) == expected and len(tokens) > 0,
-            f"tokens have shape {tuple(tokens.shape)}: decode wants (n, {expected[0]}, {expected[1]})",
-        )
+        tokens = self._checked(tokens)
         if noise is None:
             noise = self.draw_noise(len(tokens), seed)
         noise = noise.expand(len(tokens), *self.latent_shape)
-        end = float(self.schedule.signal[0]) ** 2 if self.config.tokenizer.kind == "vq" else 1.0
         pictures = []
         with evaluating(self):
             for start in range(0, len(tokens), batch_size):
                 rows = slice(start, start + batch_size)
-                context = tokens[rows].to(self.device)
-                latents = self.schedule.ddim(
-                    lambda noisy, t, context=context: self.denoiser(noisy, t, context),
-                    noise[rows].to(self.device),
-                    steps,
-                    end,
-                )
+                predict, begin = self._predict(tokens[rows]), noise[rows].to(self.device)
+                latents = method(solver).solve(self.schedule, predict, begin, steps, self._end)
                 pictures.append(to_uint8(self.tokenizer.decode(latents)))
                 if progress:
                     progress(min(start + batch_size, len(tokens)))
         return np.concatenate(pictures)
+
+    @torch.no_grad()
+    def invert(
+        self,
+        images: np.ndarray | Tensor,
+        tokens: np.ndarray | Tensor,
+        steps: int = Sampling.steps,
+        batch_size: int = 64,
+        progress: Callable[[int], None] | None = None,
+        solver: Solver = Sampling.solver,
+    ) -> Tensor:
+        """The noise (n, C, h, w) from which `decode` draws images (n, H, W, 3) of tokens (n, N, D) again.
+
+        With the same steps and solver, that is. What the tokens do not say of an image stands in it: decoded from its
+        own noise, with one unit changed, an image keeps the rest.
+
+        Raises `UserError` as `encode` and `decode` do, and without tokens for each image.
+        """
+        check_images(images, self.config.image_size)
+        tokens = self._checked(tokens)
+        require(len(tokens) == len(images), f"{len(images)} images and tokens of {len(tokens)}: need as many of each")
+        found = []
+        with evaluating(self):
+            for start in range(0, len(tokens), batch_size):
+                rows = slice(start, start + batch_size)
+                latents = self.tokenizer.encode(normalise(torch.as_tensor(images[rows]).to(self.device)))
+                found.append(
+                    invert(self.schedule, self._predict(tokens[rows]), latents, steps, self._end, solver).cpu()
+                )
+                if progress:
+                    progress(min(start + batch_size, len(tokens)))
+        return torch.cat(found)
+
+    def _checked(self, tokens: np.ndarray | Tensor) -> Tensor:
+        """Tokens as float32. Raises `UserError` for another shape than (n, N, D)."""
+        tokens = torch.as_tensor(tokens, dtype=torch.float32)
+        expected = (self.config.encoder.num_units, self.config.encoder.token_dim)
+        require(
+            tokens.ndim == 3 and tuple(tokens.shape[1:]) == expected and len(tokens) > 0,
+            f"tokens have shape {tuple(tokens.shape)}: should be (n, {expected[0]}, {expected[1]})",
+        )
+        return tokens
+
+    def _predict(self, tokens: Tensor) -> Predict:
+        """The denoiser, told these tokens."""
+        context = tokens.to(self.device)
+        return lambda noisy, times: self.denoiser(noisy, times, context)
+
+    @property
+    def _end(self) -> float:
+        """signal^2 where sampling ends."""
+        return float(self.schedule.signal[0]) ** 2 if self.config.tokenizer.kind == "vq" else 1.0
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""A model as a folder: `config.json` and `model.safetensors`.
+"""A model as a folder: `config.json` and `model.safetensors`, and `names.json` where its units were given names.
 
 The folder says all that is needed to use the model; nothing in it is code.
 """
@@ -24,6 +24,8 @@ from unweave.models.tokenizer import VQ_WEIGHTS
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+NAMES = "names.json"
+LONGEST_NAME = 40
 
 
 def bundled() -> list[str]:
@@ -43,6 +45,29 @@ def save_model(model: DiffusionModel, folder: Path) -> None:
         "history": model.history,
     }
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    if model.unit_names:
+        _write_names(folder, model.unit_names)
+
+
+def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:
+    """Calls a unit of a model on this disk by a name, none if `text` is empty; returns the names that it then has.
+
+    Names stand beside the weights, so that training on leaves them. Raises `UserError` for a unit that the model has
+    not, for a name that does not fit a label, and for a model that is shared: bundled, or from the Hub.
+    """
+    folder = find(name)
+    require(
+        Path(name).exists(),
+        f"{name} is not a folder of yours: copy {folder} to one, and name the units of that",
+    )
+    num_units = _read_config(folder)[0].encoder.num_units
+    require(0 <= unit < num_units, f"there is no unit {unit}: choose from 0 to {num_units - 1}")
+    text = " ".join(text.split())
+    require(len(text) <= LONGEST_NAME, f"the name {text!r} has {len(text)} letters: at most {LONGEST_NAME} fit a label")
+    names = {**_read_names(folder, num_units), unit: text}
+    kept = {number: names[number] for number in sorted(names) if names[number]}
+    _write_names(folder, kept)
+    return kept
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> DiffusionModel:
@@ -55,6 +80,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> DiffusionModel
     model = DiffusionModel(config)
     _load_weights(model, folder / WEIGHTS)
     model.trained_on, model.history = trained_on, history
+    model.unit_names = _read_names(folder, config.encoder.num_units)
     return model.to(device).eval()
 
 
@@ -74,12 +100,30 @@ def find(name: str | Path) -> Path:
     if str(name) in bundled():
         return Path(str(resources.files("unweave") / "weights" / str(name)))
     try:
-        return Path(snapshot_download(str(name), allow_patterns=[CONFIG, WEIGHTS]))
+        return Path(snapshot_download(str(name), allow_patterns=[CONFIG, WEIGHTS, NAMES]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         raise UserError(
             f"no model {str(name)!r}: not a folder, not one of the bundled {bundled()}, "
             "and the Hugging Face Hub did not give it"
         ) from None
+
+
+def home(name: str | Path) -> Path:
+    """Where results and pictures of a model go: its run folder, or `runs/NAME` here for a model elsewhere."""
+    path = Path(name)
+    for run in (path, path.parent):
+        if (run / "config.json").is_file() and (run / "model" / WEIGHTS).is_file():
+            return run
+    return Path("runs") / path.name
+
+
+def read_results(folder: Path, model: DiffusionModel) -> dict[str, Any] | None:
+    """The `results.json` in a folder, where there is one and it is of this model as it stands."""
+    try:
+        results = json.loads((folder / "results.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return results if results.get("history") == model.history else None
 
 
 def _read_config(folder: Path) -> tuple[ModelConfig, DataConfig | None, dict[str, Any]]:
@@ -92,6 +136,23 @@ def _read_config(folder: Path) -> tuple[ModelConfig, DataConfig | None, dict[str
     require(values.get("format") == FORMAT, f"{path} has format {values.get('format')}: this version reads {FORMAT}")
     data = from_dict(DataConfig, trained_on, f"{path}: trained_on") if trained_on else None
     return from_dict(ModelConfig, model, f"{path}: model"), data, values.get("history", {})
+
+
+def _read_names(folder: Path, num_units: int) -> dict[int, str]:
+    path = folder / NAMES
+    if not path.exists():
+        return {}
+    try:
+        names = {int(unit): str(text) for unit, text in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it, and name the units again") from None
+    foreign = sorted(set(names) - set(range(num_units)))
+    require(not foreign, f"{path} names units {foreign}: choose from 0 to {num_units - 1}")
+    return names
+
+
+def _write_names(folder: Path, names: dict[int, str]) -> None:
+    write_text(folder / NAMES, json.dumps(names, indent=2, ensure_ascii=False) + "\n")
 
 
 def _load_weights(model: DiffusionModel, path: Path) -> None:

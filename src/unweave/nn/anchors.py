@@ -79,6 +79,15 @@ class Anchors(nn.Module):
         """(N,): Gaussians in use, 0 before the first fit."""
         return (self.weights > 0).sum(1)
 
+    @property
+    def on_scalars(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Weight, mean and standard deviation (N, K) of each Gaussian, in the scalar's own units; None for Gaussians
+        of tokens. Those not in use have weight 0."""
+        if self._on_tokens or not self.fitted:
+            return None
+        scale, centre = self.scale.unsqueeze(1), self.centre
+        return self.weights, self.means[..., 0] * scale + centre, scale / self.factors[..., 0, 0].abs()
+
     @torch.no_grad()
     def fit(self, scalars: Tensor, token_fn: TokenFn, seed: int, reduce: Reduce | None = None) -> None:
         """Fits all units to scalars (n, N); `token_fn` maps scalars (m, N) to tokens (m, N, D).
@@ -94,7 +103,7 @@ class Anchors(nn.Module):
         if self.config.mode == "off":
             return
         if self.config.mode == "official":
-            found = official_anchors.fit(token_fn(scalars), self.config.k_max, seed)
+            found = official_anchors.fit(self._as_exported(token_fn(scalars)), self.config.k_max, seed)
             self._store(found.mixture, found.high.unsqueeze(1).expand_as(self.centre), found.high - found.low)
             return
         values, counts = bins(scalars, reduce)  # (N, M) each
@@ -132,10 +141,42 @@ class Anchors(nn.Module):
             zero = torch.zeros_like(scalars)
             return Pulled(tokens, zero.long(), zero, zero)
         if self.config.mode == "official":
-            return self._pull_as_published(tokens)
+            return self._pull_as_published(tokens, by_batch=self.training)
         if self._on_tokens:
             return self._pull_tokens(tokens)
         return self._pull_scalars(scalars, tokens, token_fn)
+
+    @torch.no_grad()
+    def draw(
+        self, unit: int, gaussian: int, token_fn: TokenFn, num: int, spread: float, generator: torch.Generator
+    ) -> Tensor:
+        """Tokens (num, D) of a unit drawn from one of its Gaussians made `spread` times as wide, 0 for its mean.
+
+        They are pulled as those of images are, except in the official mode, where sampling knows no anchors. Raises
+        `UserError` for a unit or a Gaussian that there is not.
+        """
+        self.require_unit(unit)
+        alive = int(self.num_alive[unit])
+        require(alive > 0, f"the model has no anchors: anchors.mode is {self.config.mode}, or none were fitted")
+        require(0 <= gaussian < alive, f"unit {unit} has no anchor {gaussian}: choose from 0 to {alive - 1}")
+        drawn = torch.randn(num, self.width, generator=generator, dtype=torch.float64).to(self.means.device)
+        away = torch.linalg.solve(self.factors[unit, gaussian].T, drawn.T).T
+        place = self.means[unit, gaussian] + spread * away  # (num, S)
+        scale, centre = self.scale[unit], self.centre[unit]
+        if self.config.mode == "official":
+            low, high = centre[:1] - scale, centre[:1]
+            return official_anchors.denormalise(place.unsqueeze(1), low, high).squeeze(1).float()
+        num_units = len(self.scale)
+        if self._on_tokens:
+            tokens = (place * scale @ self.basis[unit].T + centre).float()
+            return self._pull_tokens(tokens.unsqueeze(1).expand(-1, num_units, -1)).tokens[:, unit]
+        scalars = (place * scale + centre).float().expand(-1, num_units)
+        return self._pull_scalars(scalars, token_fn(scalars), token_fn).tokens[:, unit]
+
+    def require_unit(self, unit: int) -> None:
+        """Raises `UserError` for a unit that there is not."""
+        num_units = len(self.scale)
+        require(0 <= unit < num_units, f"there is no unit {unit}: choose from 0 to {num_units - 1}")
 
     def _pull_scalars(self, scalars: Tensor, tokens: Tensor, token_fn: TokenFn) -> Pulled:
         centre, scale = self.centre[:, 0], self.scale
@@ -165,13 +206,13 @@ class Anchors(nn.Module):
         aligned = tokens + weight.unsqueeze(2) * (goal.to(tokens.dtype) - tokens)
         return Pulled(aligned, index, weight, distance)
 
-    def _pull_as_published(self, tokens: Tensor) -> Pulled:
+    def _pull_as_published(self, tokens: Tensor, by_batch: bool) -> Pulled:
         """Section 5.4: normalised anchors mixed with raw tokens, one lambda for the batch, with its gradient.
 
-        In training the batch's own extremes normalise, as published. In eval mode those of the fit do and each image
-        has its own lambda, so that its tokens do not depend on its neighbours.
+        In training it goes by the batch: the batch's own extremes normalise, as published. In eval mode those of the
+        fit do and each image has its own lambda, so that its tokens do not depend on its neighbours.
         """
-        if self.training:
+        if by_batch:
             low, high = tokens.amin((0, 2)), tokens.amax((0, 2))  # (N,)
         else:
             high = self.centre[:, 0].to(tokens.dtype)
@@ -181,11 +222,18 @@ class Anchors(nn.Module):
         units = torch.arange(len(self.scale), device=index.device)
         anchor = self.means[units, index].to(tokens.dtype)  # still in the normalised space
         error = ((tokens - anchor) / (tokens + 1e-6)).abs()
-        error = error.mean() if self.training else error.mean((1, 2), keepdim=True)
+        error = error.mean() if by_batch else error.mean((1, 2), keepdim=True)
         weight = 0.1 * torch.exp(-error)
         aligned = weight * anchor + (1 - weight) * tokens
         distance = (tokens - anchor).detach().norm(dim=2)
         return Pulled(aligned, index, weight.detach().expand(*tokens.shape[:2], 1).squeeze(2), distance)
+
+    def _as_exported(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, N, D) as the published fit gets them: pulled by the anchors before it, a batch at a time."""
+        if not self.fitted:
+            return tokens
+        parts = tokens.split(official_anchors.BATCH)
+        return torch.cat([self._pull_as_published(part, by_batch=True).tokens for part in parts])
 
 
 def nearest(fitted: Mixture, x: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ A token has no positional or unit embedding: each unit has its own MLP, so its t
 """
 
 import itertools
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unweave.config import EncoderConfig
@@ -22,8 +24,11 @@ class UnitMLPs(nn.Module):
     `weights[l]` is (N, in, out) and `biases[l]` is (N, out): unit n's layer is x @ weights[l][n] + biases[l][n].
     """
 
-    def __init__(self, num_units: int, widths: tuple[int, ...], final_relu: bool) -> None:
+    def __init__(
+        self, num_units: int, widths: tuple[int, ...], final_relu: bool, activation: Literal["relu", "elu"] = "relu"
+    ) -> None:
         super().__init__()
+        self.activation = F.relu if activation == "relu" else F.elu
         self.final_relu = final_relu
         pairs = list(itertools.pairwise(widths))
         self.weights = nn.ParameterList(torch.empty(num_units, fan_in, fan_out) for fan_in, fan_out in pairs)
@@ -39,9 +44,27 @@ class UnitMLPs(nn.Module):
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias.unsqueeze(1), h, weight)  # (N, B, out)
-            if layer < last or self.final_relu:
-                h = h.relu()
-        return h.transpose(0, 1)  # (B, N, D)
+            if layer < last:
+                h = self.activation(h)
+        return (h.relu() if self.final_relu else h).transpose(0, 1)  # (B, N, D)
+
+
+class Residual(nn.Module):
+    """A residual block of a 3x3 and a 1x1 convolution, activations first (van den Oord et al. 2017)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        return x + self.layers(x)
 
 
 class FeatureExtractor(nn.Module):
@@ -60,8 +83,11 @@ class FeatureExtractor(nn.Module):
             f"encoder.channels has {len(config.channels)} convolutions: too many for {image_size} px images, use fewer",
         )
         stem = _conv_block(3, config.channels[0], config.stem_kernel, config.stem_stride, padding)
-        halvings = [_conv_block(a, b, 4, 2, 1) for a, b in itertools.pairwise(config.channels)]
-        self.convs = nn.Sequential(stem, *halvings)
+        blocks = [stem, *(_conv_block(a, b, 4, 2, 1) for a, b in itertools.pairwise(config.channels))]
+        self.convs = nn.Sequential(*blocks)
+        if config.trunk == "residual":
+            del blocks[-2][-1]  # its ReLU
+            self.convs.extend(_residuals(config.channels[-1]))
         widths = (config.channels[-1] * size**2, *config.hidden, config.num_units)
         layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
         self.head = nn.Sequential(*layers[:-1])  # the scalars themselves have no activation
@@ -73,6 +99,7 @@ class FeatureExtractor(nn.Module):
             config.num_units,
             (1, *config.unit_hidden, config.token_dim),
             final_relu=config.token_activation == "relu",
+            activation=config.unit_activation,
         )
 
     def scalars(self, images: Tensor) -> Tensor:
@@ -111,3 +138,8 @@ def _conv_block(in_channels: int, out_channels: int, kernel: int, stride: int, p
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+def _residuals(channels: int) -> list[nn.Module]:
+    between = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return [Residual(channels), between, Residual(channels)]

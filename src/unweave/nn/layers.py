@@ -30,6 +30,11 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(query, key, value)
         return self.out(h.transpose(1, 2).flatten(2))
 
+    def weights(self, x: Tensor, context: Tensor) -> Tensor:
+        """How much each position takes from each token, which `forward` does not say: (B, heads, L, M), 1 over M."""
+        query, key = self._split(self.query(x)), self._split(self.key_value(context).chunk(2, dim=-1)[0])
+        return (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 

@@ -1,17 +1,14 @@
-"""Noise levels, what the network predicts, how a step's loss counts, and DDIM (method sections 1.2 and 7).
+"""Noise levels, what the network predicts, and how a step's loss counts (method section 1.2).
 
 B batch, C H W of the latents. noisy = signal_t latent + sigma_t noise, with t counted from 0. On the
 variance-preserving path signal^2 = abar_t, the product of 1 - beta_s over s <= t (Ho et al. 2020), and sigma^2 =
 1 - abar_t; on the straight path of `flow` signal = 1 - sigma. Everything about the schedule is float64.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from unweave.config import NoiseConfig
-from unweave.errors import require
 
 
 class Schedule:
@@ -90,62 +87,6 @@ class Schedule:
     def loss_weight(self, t: Tensor, power: float) -> Tensor:
         """(B, 1, 1, 1) float32: the weight at each time for an error to the `power`, 1 or 2."""
         return (self.weight ** (power / 2)).float().to(t.device)[t, None, None, None]
-
-    @torch.no_grad()
-    def ddim(
-        self,
-        predict: Callable[[Tensor, Tensor], Tensor],
-        noise: Tensor,
-        num_steps: int,
-        end: float = 1.0,
-        eta: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """DDIM from `noise` (B, C, H, W) at the largest of `num_steps` times to latents (Song et al. 2021, eq. 12); on
-        the straight path of `flow` the same step is Euler's.
-
-        `predict(noisy, t)` is the network. `end` is signal^2 after the last step: 1.0 leaves no noise; abar_0, as the
-        published sampler has it, leaves some, which its decoder's codebook absorbs (`flow` always ends at 1). `eta`
-        above 0 adds fresh noise, drawn from `generator`. Raises `UserError` when `num_steps` does not divide the
-        schedule, and for `eta` with `flow`.
-        """
-        assert eta == 0 or generator is not None
-        flow = self.config.prediction == "flow"
-        require(not (flow and eta), "eta adds the noise of a variance-preserving path: use 0 with prediction `flow`")
-        times = self.sampling_times(num_steps)
-        last = (1.0, 0.0) if flow else (end**0.5, (1 - end) ** 0.5)
-        levels = [last, *zip(self.signal[times[:-1]].tolist(), self.sigma[times[:-1]].tolist(), strict=True)]
-        x = noise
-        for t, (signal, sigma) in zip(reversed(times), reversed(levels), strict=True):
-            batch_t = torch.full((len(x),), t, device=x.device)
-            prediction = predict(x, batch_t)
-            latent, direction = self.to_latent(prediction, x, batch_t), self.to_noise(prediction, x, batch_t)
-            fresh_scale = eta * self._fresh_noise_scale(t, signal**2) if eta else 0.0
-            x = signal * latent + max(sigma**2 - fresh_scale**2, 0.0) ** 0.5 * direction
-            if generator is not None and eta > 0:
-                fresh = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
-                x = x + fresh_scale * fresh.to(x.device)
-        return x
-
-    def sampling_times(self, num_steps: int) -> list[int]:
-        """The times of `num_steps` steps, ascending: 1, 11, ..., 991 for 100 steps of 1,000.
-
-        They start at 1, not 0: the numbering of the published sampler. Those of `flow` end at the last time, which is
-        noise alone: 9, 19, ..., 999.
-        """
-        total = self.num_steps
-        require(
-            0 < num_steps < total and total % num_steps == 0,
-            f"{num_steps} sampling steps: choose a divisor of the schedule's {total} that is smaller than it",
-        )
-        stride = total // num_steps
-        first = stride - 1 if self.config.prediction == "flow" else 1
-        return list(range(first, total + 1, stride))[:num_steps]
-
-    def _fresh_noise_scale(self, t: int, abar_next: float) -> float:
-        """Standard deviation of the noise that makes the step a DDPM step (Song et al. 2021, eq. 16)."""
-        abar = self.signal[t].item() ** 2
-        return ((1 - abar_next) / (1 - abar) * (1 - abar / abar_next)) ** 0.5
 
     def _at(self, t: Tensor, like: Tensor, *tables: Tensor) -> Tensor:
         """The tables' values at times t, (tables, B, 1, 1, 1), rounded once to the dtype of `like`.

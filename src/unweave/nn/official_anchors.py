@@ -1,9 +1,9 @@
 """The published fit of a unit's Gaussians, under a seed (method sections 5.2 and 5.3).
 
 It repeats the arithmetic: tokens min-max scaled the odd way, eight random points as first means, thirty EM steps
-whatever they achieve, splits by dispersion or by the toss of a coin with the budget counted as published. It leaves out
-the races between threads, swallowed exceptions, clusters of NaN and more Gaussians than `k_max` (section 6, points 11,
-13 and 15).
+whatever they achieve, splits by dispersion or by the toss of a coin, with the budget counted and the list gone through
+as published. It leaves out the races between threads, swallowed exceptions, clusters of NaN and more Gaussians than
+`k_max` (section 6, points 11, 13, 14 and 15).
 
 n images, N units, D token width, K Gaussians.
 """
@@ -16,13 +16,16 @@ from torch import Tensor
 from unweave.nn import mixture
 from unweave.nn.mixture import HeldPoints, Mixture
 
+BATCH = 512  # images that the published code encodes at once, and alters together
 NUM_START = 8
 NUM_STEPS = 30
 RIDGE = 1e-6
+MARGIN = 1e-6
 DISPERSION = 0.5
 SPLIT_CHANCE = 0.5
 SPLIT_BUDGET = 3
 MIN_COUNT = 10.0
+ROWS_AT_ONCE = 4096  # whitened, each takes K times its memory
 
 
 class Found(NamedTuple):
@@ -35,7 +38,12 @@ class Found(NamedTuple):
 
 def normalise(tokens: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """(x - max) / (max - min + 1e-6) per unit: tokens (n, N, D) to [-1, 0] (section 5.2)."""
-    return (tokens - high[:, None]) / (high - low + 1e-6)[:, None]
+    return (tokens - high[:, None]) / (high - low + MARGIN)[:, None]
+
+
+def denormalise(scaled: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The inverse of `normalise`, which published code has no use for: (n, N, D) to tokens."""
+    return scaled * (high - low + MARGIN)[:, None] + high[:, None]
 
 
 def fit(tokens: Tensor, k_max: int, seed: int) -> Found:
@@ -75,53 +83,56 @@ def _em(points: HeldPoints, start: Mixture) -> Mixture:
 
 def _answers(points: HeldPoints, fitted: Mixture) -> Tensor:
     """(n, K): how far each Gaussian answers for each point."""
-    whitened = torch.einsum("nd,kde->nke", points.values[0], fitted.factors[0])
-    whitened = whitened - (fitted.means[0].unsqueeze(1) @ fitted.factors[0]).squeeze(1)
-    log_joint = fitted.weights[0].log() + fitted.log_det[0] - 0.5 * whitened.square().sum(-1)
-    return log_joint.softmax(1)
+    offsets = (fitted.means[0].unsqueeze(1) @ fitted.factors[0]).squeeze(1)  # (K, D)
+    found = []
+    for x in points.values[0].split(ROWS_AT_ONCE):
+        whitened = torch.einsum("nd,kde->nke", x, fitted.factors[0]) - offsets
+        found.append((fitted.weights[0].log() + fitted.log_det[0] - 0.5 * whitened.square().sum(-1)).softmax(1))
+    return torch.cat(found)
 
 
 def _split(points: HeldPoints, fitted: Mixture, k_max: int, generator: torch.Generator) -> Mixture:
-    """Passes of splits, as published: each split counts against the budget unless all Gaussians are already tight,
-    which ends the pass after one split and counts nothing."""
-    splits = 0
-    while splits < SPLIT_BUDGET and fitted.weights.shape[1] < k_max:
-        members = _answers(points, fitted) > 0.5  # (n, K)
-        dispersion = torch.stack([_dispersion(points.values[0][column]) for column in members.T])
-        tossed = torch.rand(len(dispersion), generator=generator) < SPLIT_CHANCE
-        candidates = ((dispersion > DISPERSION) | tossed).nonzero().flatten().tolist()
-        candidates = [k for k in candidates if members[:, k].sum() >= 2]
-        if not candidates:
+    """Passes of splits, as published: each split counts against the budget, unless it leaves all Gaussians tight, which
+    ends the pass and counts nothing.
+
+    What a pass splits are places in the list. A split takes its Gaussian out of the list and puts two at its end, so
+    that a later place means the next Gaussian (section 6, point 9).
+    """
+    splits, members = 0, _members(points, fitted)
+    while splits < SPLIT_BUDGET and fitted.weights.shape[1] < k_max and (members.sum(0) >= 2).any():
+        tossed = torch.rand(members.shape[1], generator=generator) < SPLIT_CHANCE
+        places = ((_dispersions(points, members) > DISPERSION) | tossed).nonzero().flatten().tolist()
+        if not places:
             break
-        gone: list[int] = []
-        children: list[Mixture] = []
-        for k in candidates:
-            if fitted.weights.shape[1] + len(gone) >= k_max:
-                break
-            own = points.values[0][members[:, k]]
+        for place in places:
+            own = points.values[0][members[:, place]]
+            if len(own) < 2 or fitted.weights.shape[1] >= k_max:
+                continue
             part = HeldPoints(own.unsqueeze(0), torch.ones(1, len(own), dtype=torch.float64))
-            children.append(_em(part, _start(own, 2, generator)))
-            gone.append(k)
-            if not (dispersion > DISPERSION).any():
+            fitted = _replaced(fitted, place, _em(part, _start(own, 2, generator)))
+            members = _members(points, fitted)
+            if (_dispersions(points, members) <= DISPERSION).all():
                 break
             splits += 1
-        fitted = _replaced(fitted, gone, children)
     return fitted
 
 
-def _replaced(fitted: Mixture, gone: list[int], children: list[Mixture]) -> Mixture:
-    """The mixture with each parent's two children in its place; a child's weight is half its own, whatever the
-    parent's was (section 6, point 10)."""
-    keep = torch.ones(fitted.weights.shape[1], dtype=torch.bool)
-    keep[gone] = False
-    halved = [child._replace(weights=child.weights / 2) for child in children]
-    parts = [Mixture(*(part[:, keep] for part in fitted)), *halved]
-    joined = Mixture(*(torch.cat(columns, dim=1) for columns in zip(*parts)))
+def _replaced(fitted: Mixture, place: int, children: Mixture) -> Mixture:
+    """The mixture without the Gaussian at `place` and with its two children at the end; a child's weight is half its
+    own, whatever the parent's was (section 6, point 10)."""
+    stays = torch.arange(fitted.weights.shape[1]) != place
+    halved = children._replace(weights=children.weights / 2)
+    joined = Mixture(*(torch.cat([part[:, stays], new], dim=1) for part, new in zip(fitted, halved)))
     return joined._replace(weights=joined.weights / joined.weights.sum())
 
 
-def _dispersion(x: Tensor) -> Tensor:
-    """Mean distance of points from their centroid; 0 for none."""
-    if not len(x):
-        return torch.zeros((), dtype=torch.float64)
-    return (x - x.mean(0)).norm(dim=1).mean()
+def _members(points: HeldPoints, fitted: Mixture) -> Tensor:
+    """(n, K) bool: the points that each Gaussian answers for by more than half."""
+    return _answers(points, fitted) > 0.5
+
+
+def _dispersions(points: HeldPoints, members: Tensor) -> Tensor:
+    """(K,): mean distance of each Gaussian's members from their centroid; 0 without any."""
+    parts = [points.values[0][column] for column in members.T]
+    away = [(part - part.mean(0)).norm(dim=1).mean() if len(part) else part.new_zeros(()) for part in parts]
+    return torch.stack(away)

@@ -1,25 +1,50 @@
-"""The pictures of a run: what its units keep of an image, and what each does."""
+"""The pictures of a run: what its units keep of an image, what each does, and where their anchors lie."""
 
-import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from unweave.config import Sampling
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.export import data_config
-from unweave.models.diffusion import DiffusionModel
-from unweave.models.folder import load
+from unweave.metrics.information import as_labels, binned, mutual_information
+from unweave.metrics.suite import classes
+from unweave.models.diffusion import Codes, DiffusionModel
+from unweave.models.folder import home, load, read_results
 from unweave.record import Display, say
-from unweave.report.figures import image_grid
+from unweave.report.anchors import (
+    GREY,
+    AnchoredUnit,
+    Colour,
+    Colouring,
+    Row,
+    anchors_figure,
+    colour,
+    map_figure,
+    plane,
+)
+from unweave.report.figures import attention_grid, image_grid, moving_grid, wrapped
 from unweave.report.summary import unit_labels
 from unweave.runtime import device as device_of
-from unweave.sample import reconstruct, swap, traverse, unit_range
+from unweave.sample import anchor_means, anchor_members, attention, reconstruct, redraw, swap, traverse, unit_range
 
-NUM_RANGE_IMAGES = 2048
+NUM_SAMPLE = 2048
+MOST_ANCHORS = 8  # pictures of a unit's anchors
+MOST_FACTORS = 7  # panels of a map besides that of the anchors
+LETTERS = 11  # of a line at the head of a column
+ENDS = 0.05  # part of the images at either end of a unit's range
+
+
+class Sample(NamedTuple):
+    """Some images of a data set, as numbers: their codes, and their factors (n, F)."""
+
+    codes: Codes
+    factors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -29,29 +54,33 @@ class Studio:
     model: DiffusionModel
     dataset: ImageSet
     labels: list[str]
-    steps: int
-    seed: int
+    sampling: Sampling
 
     @classmethod
-    def open(cls, run: str, device: str, steps: int, seed: int) -> "Studio":
-        """Opens a run, model folder or bundled model with the data that it was trained on."""
+    def open(cls, run: str, data: str, device: str, sampling: Sampling) -> "Studio":
+        """Opens a run, model folder or bundled model with the data that it was trained on, or that `data` names."""
         model = load(run, device_of(device))
-        dataset = open_dataset(data_config(model), model.config.image_size, say)
-        labels = unit_labels(read_results(Path(run), model), model.config.encoder.num_units)
-        return cls(model, dataset, labels, steps, seed)
+        dataset = open_dataset(data_config(model, data), model.config.image_size, say)
+        return cls(model, dataset, unit_labels(model, read_results(home(run), model)), sampling)
 
     def draw_images(self, num: int, stream: int) -> np.ndarray:
         """Some images of the data set, chosen under the seed."""
         require(num >= 1, f"{num} images: need at least 1")
-        rows = np.random.default_rng((self.seed, stream)).integers(len(self.dataset), size=num)
+        rows = np.random.default_rng((self.sampling.seed, stream)).integers(len(self.dataset), size=num)
         return self.dataset.images(rows)
+
+    @cached_property
+    def sample(self) -> Sample:
+        """Some thousand images, different ones, to say what is usual."""
+        num = min(NUM_SAMPLE, len(self.dataset))
+        rows = np.sort(np.random.default_rng((self.sampling.seed, 4)).choice(len(self.dataset), num, replace=False))
+        return Sample(self.model.encode(self.dataset.images(rows)), self.dataset.factors(rows))
 
     def reconstructions(self, folder: Path, num: int = 10) -> Path:
         """Images above what the units keep of them."""
         images = self.draw_images(num, 0)
-        pictures = np.stack([images, reconstruct(self.model, images, self.steps, self.seed)])
         return image_grid(
-            pictures,
+            np.stack([images, reconstruct(self.model, images, self.sampling)]),
             folder / "reconstructions.png",
             "Reconstructions",
             "The lower row is drawn from the units of the image above it alone, all from one noise: "
@@ -59,44 +88,139 @@ class Studio:
             rows=("image", "from its units"),
         )
 
-    def swaps(self, folder: Path, num: int = 6) -> Path:
+    def swaps(self, folder: Path, num: int = 6, inverted: bool = False) -> Path:
         """Pairs of images, and the first of each with one unit at a time exchanged for the second's."""
         source, target = self.draw_images(num, 1), self.draw_images(num, 2)
         total = num * (self.model.config.encoder.num_units + 2)
         with Display("swapping", total, "images") as display:
-            drawn = swap(self.model, source, target, self.steps, self.seed, display.update)
+            drawn = swap(self.model, source, target, self.sampling, inverted, display.update)
         return image_grid(
             np.concatenate([source[:, None], target[:, None], drawn], axis=1),
             folder / "swap.png",
             "Swaps",
-            "Right of the gap: the source with one unit taken from the target, all from one noise. "
-            "A good unit changes one thing.",
-            columns=["source", "target", "source\nredrawn", "target\nredrawn", *self.labels],
+            "Right of the gap: the source with one unit taken from the target, all from "
+            f"{'the noise of the source' if inverted else 'one noise'}. A good unit changes one thing.",
+            columns=["source", "target", "source\nredrawn", "target\nredrawn", *self._columns],
             gap_after=4,
         )
 
-    def traversals(self, folder: Path, columns: int = 9) -> Path:
-        """One image with each unit moved over the range that it has in the data."""
+    def traversals(self, folder: Path, columns: int = 9) -> tuple[Path, Path]:
+        """One image with each unit moved over the range that it has in the data: a sheet, and the same moving."""
         require(columns >= 2, f"columns is {columns}: need at least 2")
         image = self.draw_images(1, 3)[0]
-        num = min(NUM_RANGE_IMAGES, len(self.dataset))
-        rows = np.random.default_rng((self.seed, 4)).choice(len(self.dataset), num, replace=False)
-        values = unit_range(self.model.scalars(self.dataset.images(np.sort(rows))), columns)
+        values = unit_range(self.sample.codes.scalars, columns)
         with Display("traversing", values.size, "images") as display:
-            drawn = traverse(self.model, image, values, self.steps, self.seed, display.update)
-        return image_grid(
+            drawn = traverse(self.model, image, values, self.sampling, display.update)
+        sheet = image_grid(
             drawn,
             folder / "traversals.png",
             "Traversals",
             "One image, one unit a row moved from its lowest to its highest usual value. A good row changes one thing.",
-            rows=[label.replace("\n", ": ") for label in self.labels],
+            rows=self._rows,
+        )
+        return sheet, moving_grid(drawn, folder / "traversals.gif", self.labels)
+
+    def anchors(self, folder: Path) -> Path:
+        """Each unit's scalar over the data with its Gaussians, and one image at each anchor."""
+        image, codes = self.draw_images(1, 3), self.sample.codes
+        laws = self.model.anchors.on_scalars
+        units = []
+        for unit, label in enumerate(self._columns):
+            means = anchor_means(self.model, unit)
+            shown = np.unique(np.linspace(0, len(means) - 1, min(len(means), MOST_ANCHORS)).round().astype(int))
+            pictures = redraw(self.model, image, unit, means[shown], self.sampling)[0]
+            gaussians = None if laws is None else np.stack([part[unit].cpu().numpy() for part in laws])
+            units.append(
+                AnchoredUnit(label, codes.scalars[:, unit], codes.anchors[:, unit], gaussians, shown.tolist(), pictures)
+            )
+        return anchors_figure(
+            units,
+            folder / "anchors.png",
+            "Anchors",
+            f"Left, each unit's scalar over {len(codes.scalars):,} images, in the colours of their anchors, with the "
+            f"Gaussians as lines. Right, one image with the unit at each anchor's mean, framed in its colour (at most "
+            f"{MOST_ANCHORS}). A good unit has a hump for each value of its factor, and pictures that differ in one "
+            "thing.",
         )
 
+    def attention(self, folder: Path, num: int = 4) -> Path:
+        """Images, and where each unit is listened to while they are redrawn."""
+        images = self.draw_images(num, 0)
+        with Display("watching", num, "images") as display:
+            maps = attention(self.model, images, self.sampling, display.update)
+        size = self.model.config.latent_size
+        return attention_grid(
+            images,
+            maps,
+            folder / "attention.png",
+            "Attention",
+            f"How much each of {size} x {size} places listens to a unit, averaged over heads, layers and sampling "
+            f"steps: clear is not at all, the darkest red three times an equal share, 1 / {maps.shape[1]}, or more. A "
+            "unit of one thing is red where that is.",
+            self._columns,
+        )
 
-def read_results(folder: Path, model: DiffusionModel) -> dict[str, Any] | None:
-    """The results beside a run, where there are some and they are of this model as it stands."""
-    try:
-        results = json.loads((folder / "results.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return results if results.get("history") == model.history else None
+    def figure1(self, folder: Path, unit: int, method: Literal["pca", "pacmap"] = "pca", num: int = 8) -> Path:
+        """The tokens of a unit as a map, coloured by anchor and factors, and images drawn with tokens of two groups."""
+        self.model.anchors.require_unit(unit)
+        codes, factors = self.sample
+        points, what = plane(codes.aligned[:, unit], method, self.sampling.seed)
+        told = self._factors_told_by(unit)
+        colourings = [
+            Colouring("anchor", codes.anchors[:, unit], ordered=False),
+            *(Colouring(self.dataset.factor_names[column], factors[:, column]) for column in told),
+        ]
+        images = self.draw_images(num, 5)
+        names, tokens, colours = zip(*self._two_groups(unit))
+        drawn = redraw(self.model, images, unit, np.stack(tokens), self.sampling)  # (num, 2, H, W, 3)
+        rows = [Row(name, drawn[:, place], colours[place]) for place, name in enumerate(names)]
+        caption = [
+            f"Each point is the token of one of {len(points):,} images, {what}, moved a little at random so that those "
+            "below can be seen.",
+            "Where a unit holds a factor, each of its colours keeps to a place of its own; those of other factors lie "
+            "mixed."
+            if told
+            else "",
+            f"Shown are the {len(told)} factors that it tells most of." if len(told) < factors.shape[1] else "",
+            "Below, images, and the same redrawn with one token of the unit for all: what a row has in common and the "
+            "other has not, is what the unit holds.",
+        ]
+        return map_figure(
+            points,
+            colourings,
+            [Row("image", images), *rows],
+            folder / f"figure1-unit{unit}.png",
+            self.labels[unit].replace("_", " ").replace("\n", ": ").capitalize(),
+            " ".join(filter(None, caption)),
+        )
+
+    def _two_groups(self, unit: int) -> list[tuple[str, np.ndarray, Colour]]:
+        """A name, a token and a colour of a unit's two largest anchors; of the ends of its range if it has but one."""
+        codes = self.sample.codes
+        anchors, sizes = np.unique(codes.anchors[:, unit], return_counts=True)
+        if len(anchors) > 1:
+            largest = sorted(anchors[np.argsort(-sizes, kind="stable")[:2]].tolist())
+            tokens = [anchor_members(codes, unit, anchor, 1, self.sampling.seed)[0] for anchor in largest]
+            return [(f"anchor {anchor}", token, colour(anchor)) for anchor, token in zip(largest, tokens)]
+        order = codes.scalars[:, unit].argsort()
+        low, high = order[int(ENDS * len(order))], order[int((1 - ENDS) * (len(order) - 1))]
+        return [("low end", codes.aligned[low, unit], GREY), ("high end", codes.aligned[high, unit], GREY)]
+
+    def _factors_told_by(self, unit: int) -> list[int]:
+        """The columns of the factors to show: all, or those that the unit tells most of."""
+        codes, factors = self.sample
+        if factors.shape[1] <= MOST_FACTORS:
+            return list(range(factors.shape[1]))
+        labels = as_labels(classes(factors, len(factors))[0])
+        told = mutual_information(binned(codes.scalars[:, [unit]].astype(np.float64)), labels)[0]
+        return np.argsort(-told, kind="stable")[:MOST_FACTORS].tolist()
+
+    @property
+    def _columns(self) -> list[str]:
+        """The labels as heads of columns."""
+        return [wrapped(label, LETTERS) for label in self.labels]
+
+    @property
+    def _rows(self) -> list[str]:
+        """The labels as heads of rows."""
+        return [wrapped(label.replace("\n", ": "), 2 * LETTERS) for label in self.labels]

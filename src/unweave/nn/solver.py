@@ -1,0 +1,195 @@
+"""From noise to latents along the probability flow, and back (method section 7).
+
+B batch, C H W of the latents. What a network predicts at a time is a latent and a noise; a step puts them together anew
+at the next level, x = signal' latent + sigma' noise. That is DDIM, and on the straight path of `flow` Euler's method.
+DPM-Solver++ takes the same step with the latent that half the way to the next level is likely to have.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unweave.errors import require
+from unweave.nn.noise import Schedule
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""A network: noisy latents (B, C, H, W) and times (B,) -> its prediction (B, C, H, W)."""
+
+NUM_PASSES = 5  # of a step back; each brings it some two to four times as close
+
+
+class Level(NamedTuple):
+    """How much of a noisy latent is latent, and how much noise."""
+
+    signal: float
+    sigma: float
+
+    @property
+    def log_snr(self) -> float:
+        """lambda of Lu et al. 2022; infinite without noise."""
+        return math.log(self.signal / self.sigma) if self.sigma else math.inf
+
+
+class Step(NamedTuple):
+    """The network is asked at `time`, which is at level `here`; the step leads to level `there`."""
+
+    time: int
+    here: Level
+    there: Level
+
+
+@torch.no_grad()
+def ddim(
+    schedule: Schedule,
+    predict: Predict,
+    noise: Tensor,
+    num_steps: int,
+    end: float = 1.0,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """DDIM from `noise` (B, C, H, W) at the largest of `num_steps` times to latents (Song et al. 2021, eq. 12).
+
+    `end` is signal^2 after the last step: 1.0 leaves no noise; abar_0, as the published sampler has it, leaves some,
+    which its decoder's codebook absorbs (`flow` always ends at 1). `eta` above 0 adds fresh noise, drawn from
+    `generator`. Raises `UserError` when `num_steps` does not divide the schedule, and for `eta` with `flow`.
+    """
+    assert eta == 0 or generator is not None
+    require(
+        eta == 0 or schedule.config.prediction != "flow",
+        "eta adds the noise of a variance-preserving path: use 0 with prediction `flow`",
+    )
+    x = noise
+    for t, here, there in _steps(schedule, ddim_times(schedule, num_steps), end):
+        latent, direction = _parts(schedule, predict, x, t)
+        fresh_scale = eta * _fresh_noise_scale(here, there) if eta else 0.0
+        x = there.signal * latent + max(there.sigma**2 - fresh_scale**2, 0.0) ** 0.5 * direction
+        if generator is not None and eta > 0:
+            fresh = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
+            x = x + fresh_scale * fresh.to(x.device)
+    return x
+
+
+@torch.no_grad()
+def dpm(schedule: Schedule, predict: Predict, noise: Tensor, num_steps: int, end: float = 1.0) -> Tensor:
+    """DPM-Solver++(2M) from `noise` (B, C, H, W) to latents (Lu et al. 2022, algorithm 2): an error of second order.
+
+    The latent half a step ahead in lambda = log(signal / sigma), on the line through the last two predictions, stands
+    for the whole step. The first step has no prediction before it, and a step that leaves no noise is infinitely long:
+    both are DDIM's. Arguments as for `ddim`. Raises `UserError` when the schedule has not so many steps.
+    """
+    x, before, length_before = noise, None, math.inf
+    for t, here, there in _steps(schedule, dpm_times(schedule, num_steps), end):
+        latent, _ = _parts(schedule, predict, x, t)
+        length = there.log_snr - here.log_snr
+        ahead = latent
+        if before is not None and length < math.inf:
+            ahead = latent + length / (2 * length_before) * (latent - before)
+        x = there.signal * ahead + there.sigma / here.sigma * (x - here.signal * ahead)
+        before, length_before = latent, length
+    return x
+
+
+def ddim_times(schedule: Schedule, num_steps: int) -> list[int]:
+    """The times of `num_steps` steps, ascending and evenly spaced: 1, 11, ..., 991 for 100 steps of 1,000.
+
+    They start at 1, not 0: the numbering of the published sampler. Those of `flow` end at the last time, which is
+    noise alone: 9, 19, ..., 999.
+    """
+    total = schedule.num_steps
+    require(
+        0 < num_steps < total and total % num_steps == 0,
+        f"{num_steps} sampling steps: choose a divisor of the schedule's {total} that is smaller than it",
+    )
+    stride = total // num_steps
+    first = stride - 1 if schedule.config.prediction == "flow" else 1
+    return list(range(first, total + 1, stride))[:num_steps]
+
+
+def dpm_times(schedule: Schedule, num_steps: int) -> list[int]:
+    """The times of `num_steps` steps, ascending, evenly spaced in lambda = log(signal / sigma) as whole times can be.
+
+    From 1, as those of DDIM, or 0 for `flow`, to the last time that has any signal. Whole times near the first lie wide
+    apart in lambda: of many steps, those that fall together are taken once.
+    """
+    total = schedule.num_steps
+    require(0 < num_steps < total, f"{num_steps} sampling steps: choose from 1 to {total - 1}")
+    first = 0 if schedule.config.prediction == "flow" else 1
+    log_snr = (schedule.signal / schedule.sigma).log()[schedule.signal > 0]
+    wanted = torch.linspace(log_snr[-1], log_snr[first], num_steps, dtype=log_snr.dtype)
+    nearest = (log_snr - wanted.unsqueeze(1)).abs().argmin(1)
+    return nearest.unique(sorted=True).tolist()
+
+
+def _steps(schedule: Schedule, times: list[int], end: float) -> list[Step]:
+    """The steps along `times` (ascending), noisiest first; the last leads to signal^2 = `end`."""
+    last = Level(1.0, 0.0) if schedule.config.prediction == "flow" else Level(end**0.5, (1 - end) ** 0.5)
+    levels = [last, *(Level(schedule.signal[t].item(), schedule.sigma[t].item()) for t in times)]
+    return [Step(*step) for step in zip(times, levels[1:], levels[:-1])][::-1]
+
+
+def _parts(schedule: Schedule, predict: Predict, x: Tensor, time: int) -> tuple[Tensor, Tensor]:
+    """The latent and the noise that the network sees in x (B, C, H, W)."""
+    t = torch.full((len(x),), time, device=x.device)
+    prediction = predict(x, t)
+    return schedule.to_latent(prediction, x, t), schedule.to_noise(prediction, x, t)
+
+
+def _fresh_noise_scale(here: Level, there: Level) -> float:
+    """Standard deviation of the noise that makes the step a DDPM step (Song et al. 2021, eq. 16)."""
+    return there.sigma / here.sigma * (1 - (here.signal / there.signal) ** 2) ** 0.5
+
+
+class Method(NamedTuple):
+    """A way to sample: the solver, the times that it asks the network at, and the order of its error in the steps."""
+
+    solve: Callable[[Schedule, Predict, Tensor, int, float], Tensor]
+    times: Callable[[Schedule, int], list[int]]
+    order: int
+
+
+METHODS = {"ddim": Method(ddim, ddim_times, 1), "dpm": Method(dpm, dpm_times, 2)}
+
+
+def method(solver: str) -> Method:
+    """A method by name. Raises `UserError` for one that there is not."""
+    require(solver in METHODS, f"solver is {solver!r}: choose from {', '.join(METHODS)}")
+    return METHODS[solver]
+
+
+@torch.no_grad()
+def invert(
+    schedule: Schedule,
+    predict: Predict,
+    latents: Tensor,
+    num_steps: int,
+    end: float = 1.0,
+    solver: str = "ddim",
+    num_passes: int = NUM_PASSES,
+) -> Tensor:
+    """The noise (B, C, H, W) from which a solver's `num_steps` steps lead to `latents`.
+
+    A step back asks the network where it arrives, which is not known yet: `num_passes` guesses each take its answer at
+    the guess before, the first at where the step starts. One pass of `ddim` is the inversion of Song et al. (2021) and
+    many are its exact inverse; that of `dpm` has an error of second order. What the network would never draw, as the
+    grain of a photograph, comes back in part only. Raises `UserError` as the solver does.
+    """
+    x, before = latents, None
+    for t, here, there in reversed(_steps(schedule, method(solver).times(schedule, num_steps), end)):
+        power = here.signal**2 + here.sigma**2
+        guess = latent = x
+        for _ in range(num_passes):
+            latent, _ = _parts(schedule, predict, guess, t)
+            # the latent of half the step; at a step to no noise at all, which is infinitely long, that of its start
+            half = latent if before is None else (latent + before) / 2
+            noise = (guess - here.signal * half) / here.sigma
+            # x in the guess and its velocity: neither coefficient of the guess can be 0, on no path
+            velocity = (here.signal * noise - here.sigma * half) / power
+            turned = x + (there.signal * here.sigma - there.sigma * here.signal) * velocity
+            guess = power * turned / (there.signal * here.signal + there.sigma * here.sigma)
+        x = guess
+        before = latent if method(solver).order == 2 else None
+    return x
