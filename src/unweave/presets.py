@@ -252,7 +252,7 @@ FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
             data=DataConfig("rooms"),
             model=VQGANConfig(
                 vq=VQConfig(channels=(8, 16, 32), num_res_blocks=1, codebook_size=512, norm_groups=4),
-                revive_after=100,
+                revive_after=30,
                 critic=CriticConfig(channels=16, start=0.25),
             ),
             train=VQTrainConfig(
