@@ -59,7 +59,7 @@ def test_commands_draw(tiny_run, tmp_path):
 def test_what_the_pictures_show(studio, dataset, monkeypatch, tmp_path):
     drawn = {}
     monkeypatch.setattr(pictures, "image_grid", lambda images, path, *_, **__: drawn.update({path.stem: images}))
-    monkeypatch.setattr(pictures, "moving_grid", lambda images, path, *_: drawn.update({path.name: images}))
+    monkeypatch.setattr(pictures, "moving_grid", lambda images, path, _: drawn.update({path.name: images}))
     monkeypatch.setattr(pictures, "attention_grid", lambda *given: drawn.update(attention=given))
     studio.swaps(tmp_path, 2)
     studio.traversals(tmp_path, 4)
