@@ -17,6 +17,7 @@ from unweave.cli import main
 from unweave.config import DataConfig
 from unweave.data import open_dataset
 from unweave.data import store as store_module
+from unweave.data.cache import stores
 from unweave.errors import UserError
 from unweave.stages import Reader
 
@@ -90,6 +91,15 @@ def test_numbers_beside_the_pictures_are_labels(shards, tmp_path):
     expected = [[10 * number, number / 2, number % 2 == 0, number % 3] for number in range(NUM)]
     np.testing.assert_array_equal(dataset.factors(range(NUM)), expected)
     assert any("not every image has a number there: rare" in line for line in said)
+
+
+def test_the_index_is_removed_with_the_stored_images(shards, tmp_path):
+    opened(shards, tmp_path / "cache")
+    (kept,) = stores(tmp_path / "cache")
+    assert sum(file.name.endswith(".index.parquet") for file in kept.files) == 1
+    kept.remove()
+    assert not list((tmp_path / "cache").iterdir())
+    assert len(opened(shards, tmp_path / "cache")) == NUM
 
 
 def test_a_table_of_labels_goes_before_them(shards, tmp_path):

@@ -64,7 +64,7 @@ def store_path(folder: Path, name: str, size: int, key: str) -> Path:
 
 
 STORE_FILE = re.compile(  # what `store_path` gives, what is beside it, and what a process that was killed left
-    r"\.?(?P<name>.+-\d+px-[0-9a-f]{12})\.(npy|npy\.\d+|part|part\.json|skipped\.csv|lock)"
+    r"\.?(?P<name>.+-\d+px-[0-9a-f]{12})\.((npy|index\.parquet)(\.\d+)?|part|part\.json|skipped\.csv|lock)"
 )
 
 
