@@ -23,13 +23,14 @@ from unweave import metrics
 from unweave.batches import split_rows
 from unweave.config import AnchorConfig, EncoderConfig, RunConfig, TrainConfig, UNetConfig
 from unweave.data import open_dataset
+from unweave.data.catalogue import CATALOGUE
 from unweave.metrics import suite
 from unweave.models.diffusion import DiffusionModel
 from unweave.nn import official_anchors
 from unweave.nn.anchors import Anchors
 from unweave.nn.encoder import FeatureExtractor, UnitMLPs
 from unweave.nn.unet import SkipDropout, UNet
-from unweave.presets import PRESETS, SCHEDULES
+from unweave.presets import FIRST_STAGES, PRESETS, SCHEDULES
 from unweave.sample import swap
 from unweave.train import learning_rate, train
 
@@ -52,7 +53,7 @@ def positive_tokens(values):
 
 
 def fit(values, token_fn=positive_tokens, **options):
-    anchors = Anchors(AnchorConfig(k_max=12, **options), N, D)
+    anchors = Anchors(AnchorConfig(**{"k_max": 12, **options}), N, D)
     anchors.fit(values, token_fn, seed=0)
     return anchors
 
@@ -239,6 +240,18 @@ def test_7_to_10_mode_changes_the_fit():
     assert official.num_alive.tolist() != principled.num_alive.tolist() == [4, 1]
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"lambda_max": 0.3}, {"target": "mean_token"}, {"space": "token"}, {"criterion": "bic"}, {"k_max": 2}],
+)
+def test_1_2_7_11_12_options_of_the_default_change_the_pull(option):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.stack([torch.randint(4, (1_000,), generator=generator), torch.rand(1_000, generator=generator)], 1)
+    values = values + 0.02 * torch.randn(values.shape, generator=generator)
+    tokens = [pulled(fit(values, **changed), values).tokens for changed in ({}, option)]
+    assert (tokens[0] - tokens[1]).abs().max() > 1e-3
+
+
 def test_11_k_max_is_a_limit_and_was_not():
     ours, theirs = means_of_both(scattered(), 9)
     assert len(ours) <= 9 < len(theirs)
@@ -317,17 +330,20 @@ def test_17_without_anchors_nothing_is_fitted_or_pulled():
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "fits", "points", "batch"),
+    ("name", "of", "steps", "fits", "points", "batch"),
     [
-        ("shapes3d", 93_800, 100, 48_000, 512),
-        ("mpi3d", 101_250, 50, 103_680, 512),
-        ("cars3d", 105_000, 600, 17_568, 512),
-        ("celeba", 949_800, 60, 20_259, 64),
+        ("shapes3d", "shapes3d", 93_800, 100, 48_000, 512),
+        ("mpi3d", "mpi3d_toy", 101_250, 50, 103_680, 512),
+        ("cars3d", "cars3d", 105_000, 600, 17_568, 512),
+        ("celeba", "celeba", 949_800, 60, 20_259, 64),
     ],
 )
-def test_19_presets_have_the_published_schedules(name, steps, fits, points, batch):
-    """Steps as published, to the part of a batch that each epoch there ends with."""
+def test_19_presets_have_the_published_schedules(name, of, steps, fits, points, batch):
+    """Steps as published, to the part of a batch that each epoch there ends with; where the set is downloaded to."""
     official = PRESETS[f"dyga-{name}-official"].config
+    assert official.data.folder == f"data/{of}/{CATALOGUE[of].files[0].name}"
+    assert SCHEDULES[name].images == CATALOGUE[of].num_images
+    assert official.data.cache_gb * 1e9 >= CATALOGUE[of].num_images * 64 * 64 * 3
     assert official.train.batch_size == batch
     assert official.train.images / batch == pytest.approx(steps, rel=0.02)
     assert official.train.images == SCHEDULES[name].images * SCHEDULES[name].epochs
@@ -336,6 +352,7 @@ def test_19_presets_have_the_published_schedules(name, steps, fits, points, batc
     assert official.data.held_out == 0
     ours = PRESETS[f"dyga-{name}"].config
     assert replace(ours, model=replace(ours.model, anchors=official.model.anchors)) == official
+    assert FIRST_STAGES[f"vq-{name}"].config.train.images == 101 * CATALOGUE[of].num_images
 
 
 @pytest.fixture(scope="module")
@@ -363,7 +380,12 @@ def test_19_anchors_are_fitted_when_the_schedule_says(short_run):
 def test_21_learning_rates_are_what_is_written():
     for batch in (64, 512):
         assert learning_rate(TrainConfig(lr=3e-4, batch_size=batch), 10_000) == 3e-4
-    assert PRESETS["encdiff-cars3d"].config.train.lr == pytest.approx(2e-6 * 128)  # what its launcher makes of 2e-6
+    launched = {
+        "encdiff-cars3d": 2e-6 * 128,
+        "vq-cars3d": 4.5e-6 * 256,
+    }  # what the launcher makes of a rate and a batch
+    for name, lr in launched.items():
+        assert (PRESETS | FIRST_STAGES)[name].config.train.lr == pytest.approx(lr)
 
 
 def scalars_of(**options):

@@ -164,12 +164,12 @@ def score(
     scoring.show(scored, codes)
     if json is not None:
         write_text(json, scoring.as_json(scored))
-        _say(f"wrote {json}")
+        _wrote(json)
     if figures is not None:
         from unweave.report.figures import matrix_figure
 
         for name, matrix in scored.results[0].matrices.items():
-            _say(f"wrote {matrix_figure(matrix, scored.names, name, figures / f'{name}.png')}")
+            _wrote(matrix_figure(matrix, scored.names, name, figures / f"{name}.png"))
 
 
 def udr(
@@ -194,7 +194,7 @@ def udr(
     scoring.show_agreement(found, codes)
     if json is not None:
         write_text(json, scoring.agreement_as_json(found, codes))
-        _say(f"wrote {json}")
+        _wrote(json)
 
 
 def encode(
@@ -223,7 +223,6 @@ def encode(
 class Drawing:
     """What the commands that draw pictures have in common."""
 
-    run: Model
     out: Path | None = None
     """folder for the pictures (default: RUN/report, or runs/NAME/report)"""
     data: str = ""
@@ -232,61 +231,75 @@ class Drawing:
     """cpu, cuda, mps or auto"""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
 
-    def open(self) -> "Studio":
+    def studio(self, run: str) -> "Studio":
         from unweave.report.pictures import Studio
 
-        return Studio.open(self.run, self.data, self.device, self.sampling)
+        return Studio.open(run, self.data, self.device, self.sampling)
 
-    @property
-    def folder(self) -> Path:
-        return self.out if self.out is not None else _output(self.run, None) / "report"
+    def folder(self, run: str) -> Path:
+        return self.out if self.out is not None else _output(run, None) / "report"
 
 
 Options = Annotated[Drawing, tyro.conf.arg(name="")]
 
 
-def swap(options: Options, pairs: int = 6, inverted: bool = False) -> None:
+def swap(run: Model, options: Options, pairs: int = 6, inverted: bool = False) -> None:
     """Draw a grid: source, target, and the source with each unit exchanged for the target's.
 
     Args:
         pairs: rows of the grid
         inverted: start from the noise that each source comes from, so that what its units do not hold stays too
     """
-    _say(f"wrote {options.open().swaps(options.folder, pairs, inverted)}")
+    _wrote(options.studio(run).swaps(options.folder(run), pairs, inverted).path)
 
 
-def traverse(options: Options, columns: int = 9) -> None:
+def traverse(run: Model, options: Options, columns: int = 9) -> None:
     """Draw one image with each unit moved over its observed range, as a sheet and as a moving picture.
 
     Args:
         columns: values per unit
     """
-    for path in options.open().traversals(options.folder, columns):
-        _say(f"wrote {path}")
+    picture = options.studio(run).traversals(options.folder(run), columns)
+    _wrote(picture.path, picture.path.with_suffix(".gif"))
 
 
-def anchors(options: Options) -> None:
+def anchors(run: Model, options: Options) -> None:
     """Draw where each unit's scalar lies, its Gaussians over that, and one image at each anchor."""
-    _say(f"wrote {options.open().anchors(options.folder)}")
+    _wrote(options.studio(run).anchors(options.folder(run)).path)
 
 
-def attention(options: Options, images: int = 4) -> None:
+def attention(run: Model, options: Options, images: int = 4) -> None:
     """Draw where in an image each unit is listened to.
 
     Args:
         images: rows of the grid
     """
-    _say(f"wrote {options.open().attention(options.folder, images)}")
+    _wrote(options.studio(run).attention(options.folder(run), images).path)
 
 
-def figure1(options: Options, unit: int, method: Literal["pca", "pacmap"] = "pca") -> None:
+def figure1(run: Model, options: Options, unit: int, method: Literal["pca", "pacmap"] = "pca") -> None:
     """Draw the paper's figure 1: a unit's tokens as a map by anchor and by factor, and images drawn from two anchors.
 
     Args:
         unit: the unit
         method: principal directions, or PaCMAP as in the paper (pip install 'unweave[maps]')
     """
-    _say(f"wrote {options.open().figure1(options.folder, unit, method)}")
+    _wrote(options.studio(run).figure1(options.folder(run), unit, method).path)
+
+
+def report(run: Model, beside: tyro.conf.Positional[str] = "", *, options: Options) -> None:
+    """Write one page about a run: what was trained, curves, scores, anchors, pictures, options. Two runs side by side.
+
+    `unweave report runs/first`; `unweave report runs/first runs/second`. The page is one file that asks for nothing
+    from elsewhere: send it as it is.
+
+    Args:
+        beside: a second run, model folder or bundled model, whose column stands beside the first's
+    """
+    from unweave.report.page import write_report
+
+    studios = {name: options.studio(name) for name in (run, beside) if name}
+    _wrote(write_report(studios, options.folder(run) / "report.html"))
 
 
 def name(run: Model, unit: tyro.conf.Positional[int], text: tyro.conf.Positional[str] = "") -> None:
@@ -341,6 +354,7 @@ COMMANDS = {
     "anchors": anchors,
     "attention": attention,
     "figure1": figure1,
+    "report": report,
     "name": name,
     "demo": demo,
     "convert": convert,
@@ -375,6 +389,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _wrote(*paths: Path) -> None:
+    for path in paths:
+        _say(f"wrote {path}")
 
 
 def _output(run: str, out: Path | None) -> Path:

@@ -26,11 +26,7 @@ def demo(run: Path, images: int | None = None) -> None:
     say("scoring the units, and those of an untrained extractor beside them")
     evaluate_run(str(run), run)
     studio = Studio.open(str(run), "", "cpu", Sampling())
-    pictures = [
-        studio.reconstructions(run / "report"),
-        studio.swaps(run / "report"),
-        *studio.traversals(run / "report"),
-    ]
-    for picture in [run / "report" / "units.png", *pictures]:
-        say(f"look at {picture}")
+    pictures = [studio.reconstructions(run / "report"), studio.swaps(run / "report"), studio.traversals(run / "report")]
+    for path in [run / "report" / "units.png", *(picture.path for picture in pictures)]:
+        say(f"look at {path}")
     say(f"done in {clock(time.monotonic() - start)}")

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from unweave.config import (
     AnchorConfig,
@@ -101,8 +101,8 @@ ENCDIFF = ModelConfig(
 class Schedule(NamedTuple):
     """How long the published runs trained on a set, and how often and on how many images they fitted anchors."""
 
-    folder: str
-    """The published file or folder, here; `--data.folder` names another place."""
+    place: str
+    """Where `unweave data get` puts the set."""
     images: int
     """In the set: all are trained on."""
     epochs: int
@@ -110,25 +110,26 @@ class Schedule(NamedTuple):
     fit_points: int
     """All images of a set up to 100,000, a tenth of a larger one."""
     batch_size: int = 512
+    fit: Literal["crop", "celeba_128"] = "crop"
+
+    @property
+    def data(self) -> DataConfig:
+        most_gb = math.ceil(self.images * 64 * 64 * 3 / 1e8) / 10
+        return DataConfig(folder=f"data/{self.place}", fit=self.fit, held_out=0.0, cache_gb=max(2.0, most_gb))
 
 
 SCHEDULES = {
-    "shapes3d": Schedule("3dshapes.h5", 480_000, 100, 1, 48_000),
-    "mpi3d": Schedule("mpi3d_toy.npz", 1_036_800, 50, 1, 103_680),
-    "cars3d": Schedule("nips2015-analogy-data.tar.gz", 17_568, 3_000, 5, 17_568),
-    "celeba": Schedule("img_align_celeba", 202_599, 300, 5, 20_259, 64),
+    "shapes3d": Schedule("shapes3d/3dshapes.h5", 480_000, 100, 1, 48_000),
+    "mpi3d": Schedule("mpi3d_toy/mpi3d_toy.npz", 1_036_800, 50, 1, 103_680),
+    "cars3d": Schedule("cars3d/nips2015-analogy-data.tar.gz", 17_568, 3_000, 5, 17_568),
+    "celeba": Schedule("celeba/img_align_celeba.zip", 202_599, 300, 5, 20_259, 64, "celeba_128"),
 }
 
 
 def _published(row: Schedule, model: ModelConfig, anchors: AnchorConfig, train: TrainConfig) -> RunConfig:
     """A run on a published set for as many images as DyGA's."""
-    most_gb = math.ceil(row.images * 64 * 64 * 3 / 1e8) / 10
     anchors = replace(anchors, fit_every_images=row.epochs_per_fit * row.images)
-    return RunConfig(
-        data=DataConfig(folder=row.folder, held_out=0.0, cache_gb=max(2.0, most_gb)),
-        model=replace(model, anchors=anchors),
-        train=replace(train, images=row.epochs * row.images),
-    )
+    return RunConfig(row.data, replace(model, anchors=anchors), replace(train, images=row.epochs * row.images))
 
 
 def _dyga(row: Schedule, anchors: AnchorConfig) -> RunConfig:
@@ -143,7 +144,7 @@ def _encdiff(row: Schedule) -> RunConfig:
 def _on_published_sets() -> dict[str, Preset[RunConfig]]:
     rows: dict[str, Preset[RunConfig]] = {}
     for name, row in SCHEDULES.items():
-        needs = f"needs {row.folder} (--data.folder), --model.tokenizer.folder and a GPU"
+        needs = f"needs a GPU, {row.data.folder} and a run of vq-{name}: --model.tokenizer.folder RUN/model"
         official = AnchorConfig(mode="official", max_points=row.fit_points)
         rows |= {
             f"dyga-{name}": Preset(
@@ -241,6 +242,9 @@ PRESETS: dict[str, Preset[RunConfig]] = {
     **_on_published_sets(),
 }
 
+VQ_EPOCHS = 101
+PUBLISHED_VQ = VQGANConfig(beta_on="codes")
+
 FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
     "vq-rooms-cpu": Preset(
         "a small VQ first stage for rooms at 64 px, 512 codes; three quarters of an hour on two cores",
@@ -265,6 +269,13 @@ FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
     ),
     "vq-rooms": Preset(
         "the published VQ first stage on rooms at 64 px, 2,048 codes; needs a GPU, and VGG16's weights as files",
-        VQRunConfig(data=DataConfig("rooms"), model=VQGANConfig(beta_on="codes"), train=VQTrainConfig()),
+        VQRunConfig(data=DataConfig("rooms"), model=PUBLISHED_VQ, train=VQTrainConfig()),
     ),
+    **{
+        f"vq-{name}": Preset(
+            f"as vq-rooms, on {row.data.folder}",
+            VQRunConfig(row.data, PUBLISHED_VQ, VQTrainConfig(images=VQ_EPOCHS * row.images)),
+        )
+        for name, row in SCHEDULES.items()
+    },
 }

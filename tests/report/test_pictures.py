@@ -13,6 +13,7 @@ import unweave
 from unweave.cli import main
 from unweave.config import Sampling
 from unweave.data import open_dataset
+from unweave.record import console
 from unweave.report import anchors, figures, pictures
 from unweave.report.anchors import AnchoredUnit, Colouring, Row, anchors_figure, dispersion, map_figure, plane
 from unweave.report.figures import attention_grid, image_grid, matrix_figure, moving_grid
@@ -58,7 +59,7 @@ def test_commands_draw(tiny_run, tmp_path):
 def test_what_the_pictures_show(studio, dataset, monkeypatch, tmp_path):
     drawn = {}
     monkeypatch.setattr(pictures, "image_grid", lambda images, path, *_, **__: drawn.update({path.stem: images}))
-    monkeypatch.setattr(pictures, "moving_grid", lambda images, path, *_: drawn.update({path.name: images}))
+    monkeypatch.setattr(pictures, "moving_grid", lambda images, path, _: drawn.update({path.name: images}))
     monkeypatch.setattr(pictures, "attention_grid", lambda *given: drawn.update(attention=given))
     studio.swaps(tmp_path, 2)
     studio.traversals(tmp_path, 4)
@@ -220,7 +221,7 @@ def test_gaussians_are_drawn_as_the_counts_of_a_bin(monkeypatch, tmp_path):
 
 
 def test_names_of_units_are_shown_everywhere(tiny_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)  # the console was made at import, as wide as the terminal then was
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     assert main(["name", str(run), "1", "what  shines"]) == 0

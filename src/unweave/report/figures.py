@@ -31,7 +31,7 @@ class Sheet:
 
     def __init__(self, width: float, height: float, title: str, caption: str) -> None:
         lines = textwrap.wrap(caption, max(20, int(width * LETTERS_PER_INCH)))
-        self.head = 0.4 + 0.13 * len(lines)
+        self.head = 0.4 + 0.13 * len(lines) if title else 0.05
         self.width, self.height = width, height + self.head
         self.figure = plt.figure(figsize=(self.width, self.height))
         self.paper = self.figure.add_axes((0, 0, 1, 1))

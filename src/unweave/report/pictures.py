@@ -40,6 +40,17 @@ LETTERS = 11  # of a line at the head of a column
 ENDS = 0.05  # part of the images at either end of a unit's range
 
 
+class Picture(NamedTuple):
+    """A picture in a file, and the words about it."""
+
+    path: Path
+    title: str
+    caption: str
+    """What is seen, and what to look for."""
+    alt: str
+    """What is seen, for those who do not see it."""
+
+
 class Sample(NamedTuple):
     """Some images of a data set, as numbers: their codes, and their factors (n, F)."""
 
@@ -55,6 +66,8 @@ class Studio:
     dataset: ImageSet
     labels: list[str]
     sampling: Sampling
+    captions: bool = True
+    """Whether a picture has its title and caption on it."""
 
     @classmethod
     def open(cls, run: str, data: str, device: str, sampling: Sampling) -> "Studio":
@@ -76,51 +89,60 @@ class Studio:
         rows = np.sort(np.random.default_rng((self.sampling.seed, 4)).choice(len(self.dataset), num, replace=False))
         return Sample(self.model.encode(self.dataset.images(rows)), self.dataset.factors(rows))
 
-    def reconstructions(self, folder: Path, num: int = 10) -> Path:
+    def reconstructions(self, folder: Path, num: int = 10) -> Picture:
         """Images above what the units keep of them."""
         images = self.draw_images(num, 0)
-        return image_grid(
-            np.stack([images, reconstruct(self.model, images, self.sampling)]),
+        drawn = np.stack([images, reconstruct(self.model, images, self.sampling)])
+        picture = Picture(
             folder / "reconstructions.png",
             "Reconstructions",
             "The lower row is drawn from the units of the image above it alone, all from one noise: "
             "what differs, the units do not hold.",
-            rows=("image", "from its units"),
+            f"Two rows of {num}: images of the data, and below each what is redrawn of it.",
         )
+        image_grid(drawn, picture.path, *self._head(picture), rows=("image", "from its units"))
+        return picture
 
-    def swaps(self, folder: Path, num: int = 6, inverted: bool = False) -> Path:
+    def swaps(self, folder: Path, num: int = 6, inverted: bool = False) -> Picture:
         """Pairs of images, and the first of each with one unit at a time exchanged for the second's."""
         source, target = self.draw_images(num, 1), self.draw_images(num, 2)
-        total = num * (self.model.config.encoder.num_units + 2)
-        with Display("swapping", total, "images") as display:
+        num_units = self.model.config.encoder.num_units
+        with Display("swapping", num * (num_units + 2), "images") as display:
             drawn = swap(self.model, source, target, self.sampling, inverted, display.update)
-        return image_grid(
-            np.concatenate([source[:, None], target[:, None], drawn], axis=1),
+        picture = Picture(
             folder / "swap.png",
             "Swaps",
             "Right of the gap: the source with one unit taken from the target, all from "
             f"{'the noise of the source' if inverted else 'one noise'}. A good unit changes one thing.",
+            f"A grid of {num} rows: source, target, both redrawn, and a column for each of {num_units} units swapped.",
+        )
+        image_grid(
+            np.concatenate([source[:, None], target[:, None], drawn], axis=1),
+            picture.path,
+            *self._head(picture),
             columns=["source", "target", "source\nredrawn", "target\nredrawn", *self._columns],
             gap_after=4,
         )
+        return picture
 
-    def traversals(self, folder: Path, columns: int = 9) -> tuple[Path, Path]:
-        """One image with each unit moved over the range that it has in the data: a sheet, and the same moving."""
+    def traversals(self, folder: Path, columns: int = 9) -> Picture:
+        """One image with each unit moved over the range that it has in the data; beside the sheet, a GIF that moves."""
         require(columns >= 2, f"columns is {columns}: need at least 2")
         image = self.draw_images(1, 3)[0]
         values = unit_range(self.sample.codes.scalars, columns)
         with Display("traversing", values.size, "images") as display:
             drawn = traverse(self.model, image, values, self.sampling, display.update)
-        sheet = image_grid(
-            drawn,
+        picture = Picture(
             folder / "traversals.png",
             "Traversals",
             "One image, one unit a row moved from its lowest to its highest usual value. A good row changes one thing.",
-            rows=self._rows,
+            f"A grid of {len(drawn)} rows, one for each unit, and {columns} columns, one for each of its values.",
         )
-        return sheet, moving_grid(drawn, folder / "traversals.gif", self.labels)
+        image_grid(drawn, picture.path, *self._head(picture), rows=self._rows)
+        moving_grid(drawn, picture.path.with_suffix(".gif"), self.labels)
+        return picture
 
-    def anchors(self, folder: Path) -> Path:
+    def anchors(self, folder: Path) -> Picture:
         """Each unit's scalar over the data with its Gaussians, and one image at each anchor."""
         image, codes = self.draw_images(1, 3), self.sample.codes
         laws = self.model.anchors.on_scalars
@@ -128,39 +150,41 @@ class Studio:
         for unit, label in enumerate(self._columns):
             means = anchor_means(self.model, unit)
             shown = np.unique(np.linspace(0, len(means) - 1, min(len(means), MOST_ANCHORS)).round().astype(int))
-            pictures = redraw(self.model, image, unit, means[shown], self.sampling)[0]
+            drawn = redraw(self.model, image, unit, means[shown], self.sampling)[0]
             gaussians = None if laws is None else np.stack([part[unit].cpu().numpy() for part in laws])
             units.append(
-                AnchoredUnit(label, codes.scalars[:, unit], codes.anchors[:, unit], gaussians, shown.tolist(), pictures)
+                AnchoredUnit(label, codes.scalars[:, unit], codes.anchors[:, unit], gaussians, shown.tolist(), drawn)
             )
-        return anchors_figure(
-            units,
+        picture = Picture(
             folder / "anchors.png",
             "Anchors",
             f"Left, each unit's scalar over {len(codes.scalars):,} images, in the colours of their anchors, with the "
             f"Gaussians as lines. Right, one image with the unit at each anchor's mean, framed in its colour (at most "
             f"{MOST_ANCHORS}). A good unit has a hump for each value of its factor, and pictures that differ in one "
             "thing.",
+            f"A row for each of {len(units)} units: a histogram of its scalar, and a picture for each of its anchors.",
         )
+        anchors_figure(units, picture.path, *self._head(picture))
+        return picture
 
-    def attention(self, folder: Path, num: int = 4) -> Path:
+    def attention(self, folder: Path, num: int = 4) -> Picture:
         """Images, and where each unit is listened to while they are redrawn."""
         images = self.draw_images(num, 0)
         with Display("watching", num, "images") as display:
             maps = attention(self.model, images, self.sampling, display.update)
         size = self.model.config.latent_size
-        return attention_grid(
-            images,
-            maps,
+        picture = Picture(
             folder / "attention.png",
             "Attention",
             f"How much each of {size} x {size} places listens to a unit, averaged over heads, layers and sampling "
             f"steps: clear is not at all, the darkest red three times an equal share, 1 / {maps.shape[1]}, or more. A "
             "unit of one thing is red where that is.",
-            self._columns,
+            f"A grid of {num} rows: an image, and over it in grey a heat map for each of {maps.shape[1]} units.",
         )
+        attention_grid(images, maps, picture.path, *self._head(picture), self._columns)
+        return picture
 
-    def figure1(self, folder: Path, unit: int, method: Literal["pca", "pacmap"] = "pca", num: int = 8) -> Path:
+    def figure1(self, folder: Path, unit: int, method: Literal["pca", "pacmap"] = "pca", num: int = 8) -> Picture:
         """The tokens of a unit as a map, coloured by anchor and factors, and images drawn with tokens of two groups."""
         self.model.anchors.require_unit(unit)
         codes, factors = self.sample
@@ -185,14 +209,19 @@ class Studio:
             "Below, images, and the same redrawn with one token of the unit for all: what a row has in common and the "
             "other has not, is what the unit holds.",
         ]
-        return map_figure(
-            points,
-            colourings,
-            [Row("image", images), *rows],
+        picture = Picture(
             folder / f"figure1-unit{unit}.png",
             self.labels[unit].replace("_", " ").replace("\n", ": ").capitalize(),
             " ".join(filter(None, caption)),
+            f"The tokens of unit {unit} as points in {len(colourings)} panels, coloured by anchor and by factors; "
+            f"below, {num} images redrawn with two tokens.",
         )
+        map_figure(points, colourings, [Row("image", images), *rows], picture.path, *self._head(picture))
+        return picture
+
+    def _head(self, picture: Picture) -> tuple[str, str]:
+        """What is written above a picture."""
+        return (picture.title, picture.caption) if self.captions else ("", "")
 
     def _two_groups(self, unit: int) -> list[tuple[str, np.ndarray, Colour]]:
         """A name, a token and a colour of a unit's two largest anchors; of the ends of its range if it has but one."""

@@ -1,0 +1,273 @@
+"""One page about a run, or two side by side: a single file without scripts that asks for nothing from elsewhere."""
+
+import base64
+import datetime
+import functools
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from unweave.configfile import differences, to_dict
+from unweave.data.base import Grid
+from unweave.files import write_text
+from unweave.metrics.downstream import OFFICIAL_SIZES
+from unweave.metrics.meanings import MEANINGS, chance_level
+from unweave.models.folder import home, read_results
+from unweave.record import clock, read_record
+from unweave.report.anchors import dispersion
+from unweave.report.curves import curves_figure
+from unweave.report.pictures import Picture, Studio
+from unweave.report.summary import SCORED
+
+MOST_LINES = 12  # of the training record
+PROTOCOL = "robust"  # of the scores besides the four
+
+
+Take = Callable[[dict[str, Any], str], tuple[float | None, float | None]]
+"""Results and the name of a score -> its value for the model and for an untrained extractor, where there is one."""
+
+
+class Figure(NamedTuple):
+    """A picture as a part of the page."""
+
+    picture: Picture
+    address: str
+    """The picture itself, as a data URI."""
+    width: int
+    height: int
+
+
+class ScoreRow(NamedTuple):
+    """A score, and what each run reaches: its value and that of an untrained extractor, None where there is none."""
+
+    title: str
+    source: str
+    asks: str
+    chance: str
+    values: list[tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the page says of one run."""
+
+    name: str
+    labels: list[str]
+    facts: list[tuple[str, str]]
+    results: dict[str, Any] | None
+    no_scores: str
+    """Why there are no scores, and what to do about it; empty where there are."""
+    matrix: list[tuple[str, list[float]]]
+    """Units, and how much each matters for each factor."""
+    anchors: list[tuple[str, int, float, float]]
+    """Units, their anchors, the part of the images that the largest has, and their dispersion."""
+    record: list[dict[str, Any]]
+    figures: dict[str, Figure]
+    options: list[tuple[str, str]]
+    versions: list[tuple[str, str]]
+
+
+def write_report(studios: Mapping[str, Studio], path: Path) -> Path:
+    """Writes the page about one or two models, by the names they were opened with, to `path`.
+
+    Pictures are drawn as the studios say. Raises `UserError` when the page cannot be written.
+    """
+    records = {name: _read_record(name) for name in studios}
+    with tempfile.TemporaryDirectory() as folder:
+        columns = [
+            _column(name, replace(studio, captions=False), records, Path(folder) / str(number))
+            for number, (name, studio) in enumerate(studios.items())
+        ]
+    environment = Environment(
+        loader=PackageLoader("unweave", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("page.html").render(
+        columns=columns,
+        scores=[_score(name, columns, _of_both) for name in SCORED],
+        other_scores=_other_scores(columns),
+        protocol=PROTOCOL,
+        differences=_differences(list(studios.values())),
+        written=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+    write_text(path, text)
+    return path
+
+
+def _column(name: str, studio: Studio, records: Mapping[str, list[dict[str, Any]]], folder: Path) -> Column:
+    model, results = studio.model, read_results(home(name), studio.model)
+    pictures = {
+        "reconstructions": studio.reconstructions(folder),
+        "swaps": studio.swaps(folder),
+        "traversals": studio.traversals(folder),
+        "attention": studio.attention(folder),
+    }
+    if model.anchors.fitted and model.config.anchors.mode != "off":
+        pictures["anchors"] = studio.anchors(folder)
+    if records[name]:
+        others = [record for other, record in records.items() if other != name and record]
+        pictures["curves"] = _curves(records[name], others, folder)
+    labels = [label.replace("_", " ").replace("\n", ": ") for label in studio.labels]
+    shares = results["scores"]["importance"] if results else []
+    return Column(
+        name,
+        labels,
+        _facts(studio),
+        results,
+        "" if results else _no_scores(name, studio),
+        list(zip(labels, shares)),
+        _anchors(studio, labels),
+        _thinned(records[name]),
+        {key: _figure(picture) for key, picture in pictures.items()},
+        _options(name, studio),
+        _versions(results),
+    )
+
+
+def _read_record(name: str) -> list[dict[str, Any]]:
+    """The training record of a run; empty for a model that has none beside it."""
+    path = home(name) / "metrics.jsonl"
+    return read_record(path) if path.is_file() else []
+
+
+def _curves(record: list[dict[str, Any]], beside: Sequence[list[dict[str, Any]]], folder: Path) -> Picture:
+    return Picture(
+        curves_figure(record, folder / "curves.png", beside),
+        "Training",
+        "The loss should fall and then lie flat; held out, on images that are never trained on, it should stay as low, "
+        "else the model learns images by heart. A pull near 0 says that the anchors do nothing. Anchors come as units "
+        "take on values that can be told apart; a unit that keeps one anchor is a continuum, or unused.",
+        f"Curves over the images seen: the loss, at the end {record[-1]['loss']:.4g}; the pull of the anchors; how "
+        "many anchors each unit has.",
+    )
+
+
+def _figure(picture: Picture) -> Figure:
+    data = base64.b64encode(picture.path.read_bytes()).decode()
+    with Image.open(picture.path) as image:
+        return Figure(picture, f"data:image/png;base64,{data}", *image.size)
+
+
+def _facts(studio: Studio) -> list[tuple[str, str]]:
+    model, data = studio.model, studio.dataset
+    config, history = model.config, model.history
+    learned = sum(weights.numel() for part in (model.encoder, model.denoiser) for weights in part.parameters())
+    factors = ", ".join(name.replace("_", " ") for name in data.factor_names) or "none known"
+    facts = [
+        ("images shown here", f"{len(data):,} of {data.name}, {config.image_size} x {config.image_size} px"),
+        ("their factors, for scores only", factors),
+        ("units", f"{config.encoder.num_units}, each one number and a token of {config.encoder.token_dim}"),
+        ("network", f"{config.denoiser}, {learned:,} weights with the encoder; first stage: {config.tokenizer.kind}"),
+        ("anchors", f"{config.anchors.mode}, {int(model.anchors.num_alive.sum())} in use"),
+    ]
+    if model.trained_on:
+        held = f", held: {', '.join(model.trained_on.frozen)}" if model.trained_on.frozen else ""
+        facts.insert(0, ("trained on", (model.trained_on.folder or model.trained_on.name + held)))
+    if history:
+        text = f"{history['images']:,} images in {history['step']:,} steps, {clock(history['seconds'])}"
+        facts.insert(0, ("trained for", text))
+    return facts
+
+
+def _no_scores(name: str, studio: Studio) -> str:
+    if isinstance(studio.dataset, Grid):
+        return f"No scores of this model as it stands yet: unweave evaluate {name}"
+    if studio.dataset.factor_names:
+        return f"Scores of images without a full grid of factors: unweave encode {name}, then unweave score"
+    return "There are no labels to score with. Models can still be compared without: unweave udr"
+
+
+def _anchors(studio: Studio, labels: Sequence[str]) -> list[tuple[str, int, float, float]]:
+    codes = studio.sample.codes
+    alive = studio.model.anchors.num_alive.tolist()
+    rows = []
+    for unit, label in enumerate(labels):
+        largest = np.bincount(codes.anchors[:, unit]).max() / len(codes.anchors)
+        rows.append((label, alive[unit], float(largest), dispersion(codes.scalars[:, unit], codes.anchors[:, unit])))
+    return rows if any(alive) else []
+
+
+def _thinned(record: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some of the lines of a record, evenly, with the last."""
+    chosen = np.unique(np.linspace(0, len(record) - 1, min(len(record), MOST_LINES)).round().astype(int))
+    return [record[line] for line in chosen]
+
+
+def _options(name: str, studio: Studio) -> list[tuple[str, str]]:
+    """The options of the run, or of the model where there is no run around it, each with its whole name."""
+    path, data = home(name) / "config.json", studio.model.trained_on
+    if path.is_file():
+        return _flat(json.loads(path.read_text(encoding="utf-8")))
+    return _flat({"model": to_dict(studio.model.config), "data": to_dict(data) if data else {}})
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += _flat(value, f"{prefix}{name}.")
+        else:
+            lines.append((prefix + name, json.dumps(value, ensure_ascii=False)))
+    return lines
+
+
+def _versions(results: dict[str, Any] | None) -> list[tuple[str, str]]:
+    now = {"unweave": version("unweave"), "torch": torch.__version__, "python": platform.python_version()}
+    scored = results["versions"] if results else {}
+    return [(f"{name}, this page", text) for name, text in now.items()] + [
+        (f"{name}, scores", text) for name, text in scored.items()
+    ]
+
+
+def _score(name: str, columns: Sequence[Column], take: Take, about: str = "") -> ScoreRow:
+    meaning = MEANINGS[name]
+    found = [column.results for column in columns]
+    levels = {chance_level(name, results["data"]["factor_sizes"]) for results in found if results}
+    numbers = [f"{level:.3f}" for level in sorted(level for level in levels if level is not None)]
+    values = [take(results, name) if results else (None, None) for results in found]
+    return ScoreRow(meaning.title + about, meaning.source, meaning.asks, " / ".join(numbers) or meaning.chance, values)
+
+
+def _of_both(results: dict[str, Any], name: str) -> tuple[float | None, float | None]:
+    return results["scores"][name], results["untrained"][name]
+
+
+def _other_scores(columns: Sequence[Column]) -> list[ScoreRow]:
+    """The scores that are taken of the model alone; those that no run has are left out."""
+
+    def suite(results: dict[str, Any], name: str) -> tuple[float | None, float | None]:
+        return results["other_scores"][PROTOCOL].get(name), None
+
+    def efficiency(results: dict[str, Any], _: str, num_labels: int) -> tuple[float | None, float | None]:
+        found = results["downstream"]
+        return dict(zip(found["labels"], found["efficiency"])).get(num_labels), None
+
+    rows = [_score(name, columns, suite) for name in MEANINGS]
+    for num in OFFICIAL_SIZES[1:]:
+        take = functools.partial(efficiency, num_labels=num)
+        rows.append(_score("downstream", columns, take, f", {num:,} labels"))
+    return [row for row in rows if any(value is not None for value, _ in row.values)]
+
+
+def _differences(studios: Sequence[Studio]) -> list[str]:
+    """The options in which two models differ, as lines; nothing for one."""
+    if len(studios) < 2:
+        return []
+    first, second = (studio.model for studio in studios)
+    lines = differences(first.config, second.config, "model.")
+    if first.trained_on and second.trained_on:
+        lines += differences(first.trained_on, second.trained_on, "data.")
+    return lines
