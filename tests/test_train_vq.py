@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,21 @@ import unweave
 from unweave import train as training
 from unweave.batches import split_rows
 from unweave.cli import main
-from unweave.config import CriticConfig, DataConfig, TokenizerConfig, VQConfig, VQGANConfig, VQRunConfig, VQTrainConfig
+from unweave.config import (
+    CriticConfig,
+    DataConfig,
+    RunConfig,
+    TokenizerConfig,
+    VQConfig,
+    VQGANConfig,
+    VQRunConfig,
+    VQTrainConfig,
+)
+from unweave.configfile import from_dict
 from unweave.data import Rooms, open_dataset
 from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
-from unweave.models.tokenizer import make_vq, read_vq
+from unweave.models.tokenizer import make_tokenizer, make_vq, read_vq
 from unweave.record import Record, read_record
 from unweave.run import Run
 from unweave.runtime import launch
@@ -230,7 +241,7 @@ def test_two_processes_revive_the_same_codes(small, tmp_path):
 def test_from_the_command_line(tiny, tmp_path, capsys):
     words = ["train", "vq-rooms-cpu", "--run", str(tmp_path / "run"), "--data.cache", tiny.data.cache]
     words += ["--data.frozen", *tiny.data.frozen, "--data.held-out", "0.2", "--model.image-size", "32"]
-    words += ["--model.vq.channels", "8", "8", "--model.vq.codebook-size", "16", "--model.critic.weight", "0"]
+    words += ["--model.vq.channels", "8", "8", "16", "--model.vq.codebook-size", "16", "--model.critic.weight", "0"]
     words += ["--model.perceptual.weight", "0", "--train.images", "32", "--train.batch-size", "8"]
     assert main(words) == 0
     said = capsys.readouterr().err
@@ -238,7 +249,10 @@ def test_from_the_command_line(tiny, tmp_path, capsys):
     assert f"look at {picture}" in said
     assert "perceptual" not in said
     assert picture.stat().st_size > 1_000
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["vq"]["codebook_size"] == 16
+    (command,) = re.findall("Next: unweave (.*)", said)
+    assert main([*command.split(), "--dry-run"]) == 0
+    tokenizer = from_dict(RunConfig, json.loads(capsys.readouterr().out)).model.tokenizer
+    make_tokenizer(tokenizer, 32).fit(torch.rand(4, 3, 32, 32))  # reads the folder: the sizes are its own
 
     assert main(["evaluate", str(tmp_path / "run")]) == 2
     assert "--model.tokenizer.folder" in capsys.readouterr().err

@@ -53,10 +53,10 @@ def train(
 
     model = run_training(config, run)
     if isinstance(config, VQRunConfig):
-        from unweave.report.first_stage import draw_redrawn
+        from unweave.report.first_stage import draw_redrawn, next_command
 
         _say(f"trained; look at {draw_redrawn(config, run)}")
-        _say(f"Next: unweave train dyga-rooms --model.tokenizer.folder {model} and the sizes of this one")
+        _say(f"Next: {next_command(config.model, model)}")
         return
     _say(f"trained; the model is in {model}. Next: unweave evaluate {run}")
 

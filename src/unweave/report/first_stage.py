@@ -1,12 +1,13 @@
 """What a trained first stage keeps of images."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from unweave.batches import split_rows
-from unweave.config import VQRunConfig
+from unweave.config import TokenizerConfig, VQConfig, VQGANConfig, VQRunConfig
 from unweave.data import open_dataset
 from unweave.models.images import normalise, to_uint8
 from unweave.models.tokenizer import make_vq, read_vq
@@ -15,6 +16,24 @@ from unweave.record import say
 from unweave.report.figures import image_grid
 
 NUM_IMAGES = 12
+
+
+def next_command(config: VQGANConfig, folder: Path) -> str:
+    """The command that trains the second stage on the first in `folder`; it names the sizes that are not published."""
+    published = TokenizerConfig()
+    sizes = {
+        "channels": (config.channels, published.channels),
+        "downsample": (config.vq.downsample, published.downsample),
+        **{
+            f"vq.{field.name.replace('_', '-')}": (getattr(config.vq, field.name), getattr(published.vq, field.name))
+            for field in fields(VQConfig)
+        },
+    }
+    words = ["unweave train dyga-rooms --run runs/second --model.tokenizer.folder", str(folder)]
+    for option, (ours, theirs) in sizes.items():
+        if ours != theirs:
+            words += [f"--model.tokenizer.{option}", *map(str, ours if isinstance(ours, tuple) else [ours])]
+    return " ".join(words)
 
 
 @torch.no_grad()
