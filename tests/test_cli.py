@@ -1,6 +1,7 @@
 """A user's mistakes end in one line and exit code 2; the commands of the README do what they say."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -53,3 +54,12 @@ def test_encoded_file_holds_what_the_model_says(tiny_run, tmp_path):
     names = list(arrays["factor_names"])
     assert np.array_equal(table[names[0]].to_numpy(), arrays["factors"][:, 0])
     assert unweave.load(tiny_run).config.encoder.num_units == arrays["anchors"].shape[1]
+
+
+def test_results_go_into_the_run_or_here(tiny_run, tmp_path):
+    from unweave.models.folder import home
+
+    assert home(tiny_run) == tiny_run
+    assert home(tiny_run / "model") == tiny_run
+    assert home("rooms-cpu") == Path("runs") / "rooms-cpu"
+    assert home(tmp_path) == Path("runs") / tmp_path.name
