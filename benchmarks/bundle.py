@@ -5,7 +5,9 @@ import shutil
 import sys
 from pathlib import Path
 
+import unweave
 from record import write
+from unweave.models.card import write_card
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "unweave" / "weights"
 MOST_MB = 10
@@ -30,6 +32,7 @@ def main(run: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("config.json", "model.safetensors"):
         shutil.copyfile(run / "model" / file, folder / file)
+    write_card(unweave.load(folder), folder, results, licence="apache-2.0")
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     assert size <= MOST_MB, f"{folder} takes {size:.1f} MB, more than {MOST_MB}"
     print(f"{folder}: {size:.1f} MB")

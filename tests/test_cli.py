@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -69,3 +70,12 @@ def test_scoring_may_take_more_disk_than_training_did(tiny_run, tmp_path, capsys
     assert "--cache-gb" in capsys.readouterr().err
     assert main([*arguments, "--cache-gb", "1"]) == 0
     assert len(np.load(tmp_path / "codes.npz", allow_pickle=False)["scalars"]) == 4
+
+
+def test_results_go_into_the_run_or_here(tiny_run, tmp_path):
+    from unweave.models.folder import home
+
+    assert home(tiny_run) == tiny_run
+    assert home(tiny_run / "model") == tiny_run
+    assert home("rooms-cpu") == Path("runs") / "rooms-cpu"
+    assert home(tmp_path) == Path("runs") / tmp_path.name

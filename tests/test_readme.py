@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from unweave import cli
+from unweave.data import Rooms
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+LOOK = (ROOT / "docs" / "look.md").read_text()
 OPTIONS = Path(__file__).parent / "fixtures" / "options.json"
 
 
@@ -26,12 +28,25 @@ def test_python_of_the_readme_runs():
     assert np.isfinite(names["codes"].scalars).all()
 
 
+def test_python_of_the_looking_page_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", LOOK, re.DOTALL)
+    names = {"images": Rooms(32).images(np.arange(0, 480_000, 60_000))}
+    exec(code, names)
+    assert names["maps"].shape == (8, 10, 4, 4)
+    assert names["grid"].shape == (4, 12, 32, 32, 3)
+    assert names["walls"].shape[1] == names["model"].anchors.num_alive[5]
+    assert names["more"].shape[:2] == (8, 3)
+    assert names["noise"].shape == (8, *names["model"].latent_shape)
+
+
 def commands_of(text):
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
     return [line for line in lines if re.match(r"(\.venv/bin/)?unweave [a-z]", line)]
 
 
-@pytest.mark.parametrize("line", commands_of(README) + commands_of((ROOT / "docs" / "convert.md").read_text()))
+@pytest.mark.parametrize(
+    "line", commands_of(README) + commands_of(LOOK) + commands_of((ROOT / "docs" / "convert.md").read_text())
+)
 def test_commands_of_the_pages_are_understood(line, monkeypatch):
     """Parsed by the real command line, with the work itself left out."""
     words = shlex.split(line)[1:]

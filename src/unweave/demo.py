@@ -7,6 +7,7 @@ from pathlib import Path
 from unweave.config import Sampling
 from unweave.presets import PRESETS
 from unweave.record import clock, say
+from unweave.report.page import write_report
 from unweave.report.pictures import Studio
 from unweave.report.summary import evaluate_run
 from unweave.train import train
@@ -15,7 +16,7 @@ PRESET = "rooms-cpu"
 
 
 def demo(run: Path, images: int | None = None) -> None:
-    """Trains the preset into `run`, scores it, and writes the pictures into `run/report`."""
+    """Trains the preset into `run`, scores it, and writes the pictures and the page about it into `run/report`."""
     start = time.monotonic()
     config = PRESETS[PRESET].config
     if images is not None:
@@ -27,6 +28,7 @@ def demo(run: Path, images: int | None = None) -> None:
     evaluate_run(str(run), run)
     studio = Studio.open(str(run), "", "cpu", Sampling())
     pictures = [studio.reconstructions(run / "report"), studio.swaps(run / "report"), studio.traversals(run / "report")]
-    for path in [run / "report" / "units.png", *(picture.path for picture in pictures)]:
+    page = write_report({str(run): studio}, run / "report" / "report.html")
+    for path in [run / "report" / "units.png", *(picture.path for picture in pictures), page]:
         say(f"look at {path}")
     say(f"done in {clock(time.monotonic() - start)}")

@@ -247,7 +247,7 @@ PUBLISHED_VQ = VQGANConfig(beta_on="codes")
 
 FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
     "vq-rooms-cpu": Preset(
-        "a small VQ first stage for rooms at 64 px, 512 codes; three quarters of an hour on two cores",
+        "a small VQ first stage for rooms at 64 px, 512 codes; half an hour on two cores",
         VQRunConfig(
             data=DataConfig("rooms"),
             model=VQGANConfig(
@@ -256,7 +256,7 @@ FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
                 critic=CriticConfig(channels=16, start=0.25),
             ),
             train=VQTrainConfig(
-                images=160_000,
+                images=96_000,
                 batch_size=32,
                 accumulate=1,
                 lr=1e-3,

@@ -12,9 +12,8 @@ from PIL import Image
 
 import unweave
 from unweave.cli import main
-from unweave.metrics.meanings import MEANINGS
+from unweave.metrics.meanings import MEANINGS, PUBLISHED
 from unweave.report.curves import curves_figure
-from unweave.report.summary import SCORED
 
 HOSTILE = "<script>alert('1')</script>&\"<img src=http://x.example>"
 SECTIONS = [
@@ -87,13 +86,13 @@ def results_of(model):
     rng = np.random.default_rng(3)
 
     def scores():
-        return {name: float(rng.random()) for name in SCORED} | {
+        return {name: float(rng.random()) for name in PUBLISHED} | {
             "importance": rng.dirichlet(np.ones(3), 2).T.tolist(),
             "accuracy_per_factor": rng.random(2).tolist(),
             "notes": [f"unit 1 is {HOSTILE}"],
         }
 
-    others = [name for name in MEANINGS if name not in (*SCORED, "tad", "downstream", "udr")]
+    others = [name for name in MEANINGS if name not in (*PUBLISHED, "tad", "downstream", "udr")]
     return {
         "scores": scores(),
         "untrained": scores(),
@@ -164,7 +163,7 @@ def test_numbers_are_those_of_the_results(page, scored):
     _, results = scored
     read = Page(page)
     chance = {"FactorVAE": "0.500", "DCI informativeness": f"{(1 / 10 + 1 / 4) / 2:.3f}"}
-    for name in SCORED:
+    for name in PUBLISHED:
         title = MEANINGS[name].title
         expected = [f"{results[which][name]:.3f}" for which in ("scores", "untrained")]
         cells = read.row(title)

@@ -13,12 +13,13 @@ import unweave
 from unweave.cli import main
 from unweave.config import Sampling
 from unweave.data import open_dataset
+from unweave.metrics.meanings import PUBLISHED
 from unweave.record import console
 from unweave.report import anchors, figures, pictures
 from unweave.report.anchors import AnchoredUnit, Colouring, Row, anchors_figure, dispersion, map_figure, plane
 from unweave.report.figures import attention_grid, image_grid, matrix_figure, moving_grid
 from unweave.report.pictures import Studio
-from unweave.report.summary import SCORED, show
+from unweave.report.summary import show
 from unweave.sample import attention, traverse, unit_range
 
 FIVE = Sampling(steps=5)
@@ -230,7 +231,7 @@ def test_names_of_units_are_shown_everywhere(tiny_run, tmp_path, capsys, monkeyp
     assert json.loads((run / "model" / "names.json").read_text()) == {"1": "what shines"}
     studio = Studio.open(str(run), "", "cpu", FIVE)
     assert studio.labels == ["unit 0", "unit 1\nwhat shines", "unit 2"]
-    scores = dict.fromkeys(SCORED, 0.5) | {"importance": [[0.9, 0.0], [0.1, 0.7], [0.0, 0.3]], "notes": []}
+    scores = dict.fromkeys(PUBLISHED, 0.5) | {"importance": [[0.9, 0.0], [0.1, 0.7], [0.0, 0.3]], "notes": []}
     results = {
         "scores": scores | {"accuracy_per_factor": [0.8, 0.9]},
         "untrained": scores,

@@ -70,6 +70,9 @@ MEANINGS = {
     "udr": Meaning("UDR", "Duan et al. 2020", "do models of other seeds agree on the codes? needs no labels", "-"),
 }
 
+PUBLISHED = ("factor_vae", "dci_disentanglement", "dci_completeness", "dci_informativeness")
+"""The scores of published tables, which are taken of an untrained extractor too."""
+
 _LEVELS: dict[str, Callable[[Sequence[int]], float]] = {
     "0": lambda _: 0.0,
     "0.5": lambda _: 0.5,

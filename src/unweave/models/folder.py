@@ -1,4 +1,4 @@
-"""A model as a folder: `config.json` and `model.safetensors`, and `names.json` where its units were given names.
+"""A model as a folder: `config.json`, `model.safetensors`, a card, and `names.json` where its units were given names.
 
 The folder says all that is needed to use the model; nothing in it is code.
 """
@@ -18,6 +18,7 @@ from unweave.config import DataConfig, ModelConfig
 from unweave.configfile import from_dict, to_dict
 from unweave.errors import UserError, require
 from unweave.files import write_atomically, write_text
+from unweave.models.card import write_card
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.tokenizer import VQ_WEIGHTS
 
@@ -35,7 +36,7 @@ def bundled() -> list[str]:
 
 
 def save_model(model: DiffusionModel, folder: Path) -> None:
-    """Writes the model folder, each file atomically. Raises `UserError` when it cannot be written."""
+    """Writes the model folder, its card too, each file atomically. Raises `UserError` when it cannot be written."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path))
     config = {
@@ -47,6 +48,7 @@ def save_model(model: DiffusionModel, folder: Path) -> None:
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     if model.unit_names:
         _write_names(folder, model.unit_names)
+    write_card(model, folder, read_results(folder.parent, model))
 
 
 def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:

@@ -21,13 +21,12 @@ from unweave.configfile import differences, to_dict
 from unweave.data.base import Grid
 from unweave.files import write_text
 from unweave.metrics.downstream import OFFICIAL_SIZES
-from unweave.metrics.meanings import MEANINGS, chance_level
+from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
 from unweave.models.folder import home, read_results
 from unweave.record import clock, read_record
 from unweave.report.anchors import dispersion
 from unweave.report.curves import curves_figure
 from unweave.report.pictures import Picture, Studio
-from unweave.report.summary import SCORED
 
 MOST_LINES = 12  # of the training record
 PROTOCOL = "robust"  # of the scores besides the four
@@ -97,7 +96,7 @@ def write_report(studios: Mapping[str, Studio], path: Path) -> Path:
     )
     text = environment.get_template("page.html").render(
         columns=columns,
-        scores=[_score(name, columns, _of_both) for name in SCORED],
+        scores=[_score(name, columns, _of_both) for name in PUBLISHED],
         other_scores=_other_scores(columns),
         protocol=PROTOCOL,
         differences=_differences(list(studios.values())),

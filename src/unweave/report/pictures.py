@@ -147,7 +147,7 @@ class Studio:
         image, codes = self.draw_images(1, 3), self.sample.codes
         laws = self.model.anchors.on_scalars
         units = []
-        for unit, label in enumerate(self._columns):
+        for unit, label in enumerate(self._rows):
             means = anchor_means(self.model, unit)
             shown = np.unique(np.linspace(0, len(means) - 1, min(len(means), MOST_ANCHORS)).round().astype(int))
             drawn = redraw(self.model, image, unit, means[shown], self.sampling)[0]

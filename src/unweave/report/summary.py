@@ -10,26 +10,30 @@ from unweave.data import open_dataset
 from unweave.data.base import require_grid
 from unweave.evaluate import evaluate, write_results
 from unweave.export import data_config
-from unweave.metrics.meanings import MEANINGS, chance_level
+from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.models.card import write_card
 from unweave.models.diffusion import DiffusionModel
-from unweave.models.folder import load
+from unweave.models.folder import find, home, load
 from unweave.record import console, say
 from unweave.report.figures import importance_figure
 from unweave.runtime import device as device_of
 
-SCORED = ("factor_vae", "dci_disentanglement", "dci_completeness", "dci_informativeness")
-"""The scores that are taken of an untrained extractor too."""
 HELD = 0.2  # of a factor's importance: less is no reason to call a unit by it
 
 
 def evaluate_run(
     run: str, out: Path, seed: int = 0, device: str = "auto", data: str = "", cache_gb: float = 0.0
 ) -> dict[str, Any]:
-    """Scores a run, model folder or bundled model: `results.json`, `report/units.png` in `out`, a table on screen."""
+    """Scores a run, model folder or bundled model: `results.json`, `report/units.png` in `out`, a table on screen.
+
+    Where that is the run's own folder, the scores go into the card of its model too.
+    """
     model = load(run, device_of(device))
     dataset = require_grid(open_dataset(data_config(model, data, cache_gb), model.config.image_size, say))
     results = evaluate(model, dataset, seed)
     write_results(results, out / "results.json")
+    if out == home(run) and find(run).is_relative_to(out):
+        write_card(model, find(run), results)
     importance_figure(results, unit_labels(model, None), out / "report" / "units.png")
     show(results, model.unit_names)
     say(f"wrote {out / 'results.json'} and {out / 'report' / 'units.png'}")
@@ -42,7 +46,7 @@ def show(results: dict[str, Any], unit_names: dict[int, str]) -> None:
     scores = Table(title="scores of the unit scalars (official constants)", title_justify="left")
     for column in ("score", "this model", "untrained", "chance", "perfect"):
         scores.add_column(column, justify="left" if column == "score" else "right")
-    for name in SCORED:
+    for name in PUBLISHED:
         chance = chance_level(name, results["data"]["factor_sizes"])
         numbers = [f"{value:.3f}" for value in (trained[name], untrained[name], chance)]
         scores.add_row(MEANINGS[name].title, *numbers, "1")

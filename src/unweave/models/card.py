@@ -1,0 +1,137 @@
+"""The model card: a README.md beside the weights, as the Hugging Face Hub shows it, of what is known and no more."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from unweave.config import DataConfig
+from unweave.files import write_text
+from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.models.diffusion import DiffusionModel
+from unweave.record import clock
+
+CARD = "README.md"
+OURS = "<!-- Written by unweave, which writes it anew; take this line away to keep your own words. -->"
+
+
+def write_card(
+    model: DiffusionModel, folder: Path, results: dict[str, Any] | None = None, licence: str | None = None
+) -> None:
+    """Writes the card of the model in a folder, with its scores where there are `results`.
+
+    `licence` is that of the weights, by its name on the Hub. A card that someone has made their own is left alone.
+    """
+    path = folder / CARD
+    if path.exists() and OURS not in path.read_text(encoding="utf-8"):
+        return
+    data = ModelCardData(
+        license=licence,
+        library_name="unweave",
+        pipeline_tag="image-feature-extraction",
+        tags=["disentanglement", "representation-learning", "diffusion"],
+        model_name="unweave" if results else None,
+        eval_results=_eval_results(results) if results else None,
+    )
+    parts = [_about(model), _use(model), _names(model), _scores(results) if results else "", _licence(model, licence)]
+    text = "\n\n".join(filter(None, [f"---\n{data.to_yaml()}\n---", OURS, *parts])) + "\n"
+    write_text(path, str(ModelCard(text, ignore_metadata_errors=False)))
+
+
+def _about(model: DiffusionModel) -> str:
+    config, history = model.config, model.history
+    learned = sum(weights.numel() for part in (model.encoder, model.denoiser) for weights in part.parameters())
+    facts = [
+        f"- **Units**: {config.encoder.num_units}, each one number and a token of width {config.encoder.token_dim}",
+        f"- **Images**: {config.image_size} x {config.image_size} px, RGB",
+        f"- **Network**: {config.denoiser}, {learned:,} weights with the encoder; first stage: {config.tokenizer.kind}",
+        f"- **Anchors**: {config.anchors.mode}, {int(model.anchors.num_alive.sum())} in use",
+        f"- **Trained on**: {_data(model.trained_on)}",
+    ]
+    if history:
+        facts.append(
+            f"- **Trained for**: {history['images']:,} images in {history['step']:,} steps, {clock(history['seconds'])}"
+        )
+    return "\n".join(
+        [
+            "# A model that takes images apart",
+            "",
+            f"An image becomes {config.encoder.num_units} numbers, its *units*, learned without labels; a diffusion "
+            "model redraws the image from them, so that a unit can be read, moved and exchanged (Jun et al., "
+            "*Disentangling Disentangled Representations*, WACV 2025).",
+            "",
+            *facts,
+        ]
+    )
+
+
+def _data(trained_on: DataConfig | None) -> str:
+    if trained_on is None:
+        return "images that this folder does not name"
+    if trained_on.folder:
+        return f"images of {Path(trained_on.folder).name}"
+    held = f", with {', '.join(trained_on.frozen)}" if trained_on.frozen else ""
+    return f"{trained_on.name}, drawn by unweave{held}"
+
+
+def _use(model: DiffusionModel) -> str:
+    size = model.config.image_size
+    return f"""## Use
+
+```python
+import unweave
+
+model = unweave.load("FOLDER")  # this folder, or its name on the Hub
+codes = model.encode(images)  # uint8 (n, {size}, {size}, 3); .scalars (n, {model.config.encoder.num_units})
+pictures = model.decode(codes.aligned)
+```
+
+`unweave report FOLDER` draws what each unit does."""
+
+
+def _names(model: DiffusionModel) -> str:
+    if not model.unit_names:
+        return ""
+    rows = "\n".join(f"| {unit} | {text.replace('|', '/')} |" for unit, text in model.unit_names.items())
+    return f"## What the units were called\n\n| unit | name |\n| --- | --- |\n{rows}"
+
+
+def _scores(results: dict[str, Any]) -> str:
+    sizes = results["data"]["factor_sizes"]
+    rows = [
+        f"| {MEANINGS[name].title} | {results['scores'][name]:.3f} | {results['untrained'][name]:.3f} "
+        f"| {chance_level(name, sizes):.3f} | {MEANINGS[name].asks} |"
+        for name in PUBLISHED
+    ]
+    about = (
+        f"Of the units' numbers on {results['data']['images']:,} images of {results['data']['name']}, with the "
+        "constants of published tables, beside an untrained extractor of the same shape. 1 is perfect."
+    )
+    head = "| score | this model | untrained | chance | asks |\n| --- | --- | --- | --- | --- |"
+    return "\n".join(["## Scores", "", about, "", head, *rows])
+
+
+def _eval_results(results: dict[str, Any]) -> list[EvalResult]:
+    name = results["data"]["name"]
+    return [
+        EvalResult(
+            task_type="image-feature-extraction",
+            dataset_type=name,
+            dataset_name=name,
+            metric_type=score,
+            metric_name=MEANINGS[score].title,
+            metric_value=round(results["scores"][score], 4),
+        )
+        for score in PUBLISHED
+    ]
+
+
+def _licence(model: DiffusionModel, licence: str | None) -> str:
+    weights = (
+        f"The weights: {licence}."
+        if licence
+        else "None was stated for the weights: name one in the header before you share them."
+    )
+    data = model.trained_on
+    images = " The images they were trained on: Apache-2.0, as unweave is." if data and not data.folder else ""
+    return f"## Licence\n\n{weights}{images}"
