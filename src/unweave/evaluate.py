@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from unweave.config import ModelConfig
 from unweave.configfile import to_dict
-from unweave.data.base import FactorDataset
+from unweave.data.base import FactorDataset, ImageSet
 from unweave.errors import require
 from unweave.files import write_text
 from unweave.metrics import boosting, cell_index, dci, downstream, factor_vae_score, sample_rows
@@ -46,10 +47,7 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
         dataset.image_shape == (size, size, 3),
         f"{dataset.name} has images {dataset.image_shape}: this model wants ({size}, {size}, 3)",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        untrained = FeatureExtractor(model.config.encoder, size).to(model.device)
-
+    untrained = untrained_extractor(model.config, seed).to(model.device)
     codes = standardise(scalars_of(model.encoder, dataset, "encoding", quiet))
     baseline = standardise(scalars_of(untrained, dataset, "encoding, untrained", quiet))
     sizes = dataset.factor_sizes
@@ -79,13 +77,20 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
     }
 
 
+def untrained_extractor(config: ModelConfig, seed: int) -> FeatureExtractor:
+    """The extractor of a model with fresh weights under the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FeatureExtractor(config.encoder, config.image_size)
+
+
 def write_results(results: dict[str, Any], path: Path) -> None:
     """Writes `results.json` atomically."""
     write_text(path, json.dumps(results, indent=2) + "\n")
 
 
 @torch.no_grad()
-def scalars_of(encoder: FeatureExtractor, dataset: FactorDataset, what: str, quiet: bool = False) -> np.ndarray:
+def scalars_of(encoder: FeatureExtractor, dataset: ImageSet, what: str, quiet: bool = False) -> np.ndarray:
     """The unit scalars of every image of a data set, in its order: (images, N) float32."""
     device = next(encoder.parameters()).device
     parts = []
