@@ -215,7 +215,7 @@ def _untrained(config: RunConfig, dataset: ImageSet) -> dict[str, float]:
 
 def _distance(model: DiffusionModel, dataset: ImageSet, request: Request, seed: int, tell: Say) -> dict[str, Any]:
     """How far drawn images are from the set: FID with Inception's weights, else a distance of another name."""
-    from unweave.generation import distance_to_data
+    from unweave.generation import distance_to_data  # pyright: ignore[reportMissingImports]
 
     scale = request.size
     found = distance_to_data(

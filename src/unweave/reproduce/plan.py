@@ -1,5 +1,6 @@
 """Which pieces a table is made of: each is a folder, and needs the pieces before it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -110,8 +111,14 @@ def find(pieces: list[Piece], name: str) -> Piece:
     raise UserError(f"piece is {name!r}: choose from {', '.join(piece.name for piece in pieces)}")
 
 
-def check_data(pieces: list[Piece]) -> None:
+def check_data(pieces: Sequence[Piece]) -> None:
     """Raises `UserError` where files of a published set are missing, with the way to them."""
+    lacking = missing_data(pieces)
+    require(not lacking, lacking)
+
+
+def missing_data(pieces: Sequence[Piece]) -> str:
+    """The first file of a published set that is not there, and the way to it; empty where all are."""
     for piece in pieces:
         data = piece.config.data
         for path in filter(None, (data.folder, data.labels)):
@@ -119,4 +126,5 @@ def check_data(pieces: list[Piece]) -> None:
                 name = Path(path).parent.name
                 entry = CATALOGUE[name]
                 by_hand = f"{entry.by_hand}, into {Path(path).parent}; then " if entry.by_hand else ""
-                raise UserError(f"{path} does not exist: {by_hand}unweave data get {name}")
+                return f"{path} does not exist: {by_hand}unweave data get {name}"
+    return ""
