@@ -45,7 +45,16 @@ def commands_of(text):
 
 
 @pytest.mark.parametrize(
-    "line", commands_of(README) + commands_of(LOOK) + commands_of((ROOT / "docs" / "convert.md").read_text())
+    "line",
+    [
+        *commands_of(README),
+        *commands_of(LOOK),
+        *(
+            line
+            for name in ("convert", "reproduce")
+            for line in commands_of((ROOT / "docs" / f"{name}.md").read_text())
+        ),
+    ],
 )
 def test_commands_of_the_pages_are_understood(line, monkeypatch):
     """Parsed by the real command line, with the work itself left out."""
