@@ -38,6 +38,7 @@ NUM_KEPT = 2
 MAY_CHANGE = (
     "train.images",
     "train.workers",
+    "train.threads",
     "train.log_every_images",
     "train.save_every_images",
     "train.accelerator",

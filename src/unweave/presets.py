@@ -75,6 +75,7 @@ CPU_TRAIN = TrainConfig(
     ema_encoder=True,
     log_every_images=8_000,
     save_every_images=100_000,
+    threads=1,
     accelerator="cpu",
 )
 
