@@ -80,7 +80,7 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
 
 
 def write_results(results: dict[str, Any], path: Path) -> None:
-    """Writes `results.json` atomically."""
+    """Writes what was found as JSON, atomically."""
     write_text(path, json.dumps(results, indent=2) + "\n")
 
 

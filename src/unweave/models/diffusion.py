@@ -218,7 +218,10 @@ class DiffusionModel(nn.Module):
         """(C, H, W) of a latent."""
         return (self.config.tokenizer.channels, self.config.latent_size, self.config.latent_size)
 
-    def draw_noise(self, num: int, seed: int) -> Tensor:
-        """(num, C, h, w) standard normal start points; row i is the same whatever `num` is."""
-        generator = torch.Generator().manual_seed(seed)
+    def draw_noise(self, num: int, seed: int | torch.Generator) -> Tensor:
+        """(num, C, h, w) standard normal start points; row i is the same whatever `num` is.
+
+        A generator in the place of a seed goes on from where it stands.
+        """
+        generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
         return torch.stack([torch.randn(self.latent_shape, generator=generator) for _ in range(num)])

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from unweave.config import Sampling
 from unweave.data import open_dataset
 from unweave.data.base import require_grid
 from unweave.evaluate import evaluate, write_results
 from unweave.export import data_config
+from unweave.generation import BATCH_SIZE, distance_to_data
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
 from unweave.models.card import write_card
 from unweave.models.diffusion import DiffusionModel
@@ -38,6 +40,26 @@ def evaluate_run(
     show(results, model.unit_names)
     say(f"wrote {out / 'results.json'} and {out / 'report' / 'units.png'}")
     return results
+
+
+def measure_distance(
+    run: str,
+    out: Path,
+    inception: Path | None,
+    num: int,
+    num_real: int,
+    sampling: Sampling,
+    device: str = "auto",
+    data: str = "",
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, Any]:
+    """The distance of a model's pictures from its data: a line on screen, and `frechet.json` in `out`."""
+    model = load(run, device_of(device))
+    dataset = open_dataset(data_config(model, data), model.config.image_size, say)
+    found = distance_to_data(model, dataset, num, inception, sampling, num_real, batch_size, say)
+    write_results(found, out / "frechet.json")
+    say(f"{found['name']}: {found['value']:.4g} ({found['features']}); wrote {out / 'frechet.json'}")
+    return found
 
 
 def show(results: dict[str, Any], unit_names: dict[int, str]) -> None:
