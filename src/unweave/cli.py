@@ -111,8 +111,10 @@ def evaluate(
 ) -> None:
     """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
 
+    On a grid of factors all scores; on images with binary attributes, as CelebA's, TAD.
+
     Args:
-        out: where to write results.json and the unit-by-factor picture (default: the run folder, or runs/NAME)
+        out: folder for results.json (attributes.json) and a picture (default: the run folder, or runs/NAME)
         data: rooms, dsprites or a published file such as 3dshapes.h5, in the place of what the model was trained on
         seed: seed of the scores
         device: cpu, cuda, mps or auto

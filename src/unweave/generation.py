@@ -4,10 +4,8 @@ n images, d features.
 """
 
 import hashlib
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,13 @@ import torch
 from torch import Tensor
 
 from unweave.config import Sampling
-from unweave.data.base import ImageSet
+from unweave.data.base import ImageSet, require_size
 from unweave.errors import require
 from unweave.metrics.frechet import Moments, frechet_distance
 from unweave.models.diffusion import DiffusionModel, evaluating
 from unweave.models.images import normalise
 from unweave.nn.inception import NUM_FEATURES, Inception
-from unweave.record import Display, Say
+from unweave.record import Display, Say, versions
 
 NUM_IMAGES = 50_000
 PUBLISHED = Sampling(steps=100, solver="ddim")
@@ -51,11 +49,7 @@ def distance_to_data(
     Raises `UserError` for images of another size than the model's, fewer than two images, and other weights.
     """
     start = time.monotonic()
-    size = model.config.image_size
-    require(
-        dataset.image_shape == (size, size, 3),
-        f"{dataset.name} has images {dataset.image_shape}: this model wants ({size}, {size}, 3)",
-    )
+    require_size(dataset, model.config.image_size)
     require(num >= 2, f"{num} images: a distance needs at least 2")
     require(num_real == 0 or 2 <= num_real <= len(dataset), f"{num_real} real images: choose 2 to {len(dataset):,}")
     require(batch_size >= 1, f"batch_size is {batch_size}: must be at least 1")
@@ -94,7 +88,7 @@ def distance_to_data(
         "notes": notes,
         "history": model.history,
         "seconds": round(time.monotonic() - start, 1),
-        "versions": {"unweave": version("unweave"), "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
     }
 
 

@@ -157,6 +157,22 @@ def require_grid(dataset: ImageSet) -> FactorDataset:
     return cast("FactorDataset", dataset)
 
 
+def has_attributes(dataset: ImageSet) -> bool:
+    """Whether the labels of images without a grid are all binary, in {0, 1} or {-1, 1}, as CelebA's are."""
+    if isinstance(dataset, Grid) or not dataset.factor_names:
+        return False
+    labels = dataset.factors(np.arange(len(dataset)))
+    return bool((np.isin(labels, (0, 1)).all(axis=0) | np.isin(labels, (-1, 1)).all(axis=0)).all())
+
+
+def require_size(dataset: ImageSet, size: int) -> None:
+    """Raises `UserError` unless images are `size` px wide and high."""
+    require(
+        dataset.image_shape == (size, size, 3),
+        f"{dataset.name} has images {dataset.image_shape}: this model wants ({size}, {size}, 3)",
+    )
+
+
 class Frozen(Grid):
     """A data set with some factors held at one value: they leave the factors and the index."""
 
