@@ -15,9 +15,10 @@ from unweave.errors import UserError, require
 class StateSpace:
     """Index <-> factors by mixed radix: index = sum_i f_i * prod_{j > i} size_j, the last factor fastest.
 
-    >>> space = StateSpace(("shape", "hue"), (4, 10))
-    >>> space.factors([13])
-    array([[1, 3]])
+    Examples:
+        >>> space = StateSpace(("shape", "hue"), (4, 10))
+        >>> space.factors([13])
+        array([[1, 3]])
     """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int]):

@@ -43,9 +43,10 @@ class Codes(NamedTuple):
 class DiffusionModel(nn.Module):
     """Images to units and back.
 
-    >>> model = unweave.load("rooms-cpu")
-    >>> codes = model.encode(images)             # uint8 (n, H, W, 3) or float in [0, 1]
-    >>> pictures = model.decode(codes.aligned)   # uint8 (n, H, W, 3)
+    Examples:
+        >>> model = unweave.load("rooms-cpu")
+        >>> codes = model.encode(images)             # uint8 (n, H, W, 3) or float in [0, 1]
+        >>> pictures = model.decode(codes.aligned)   # uint8 (n, H, W, 3)
     """
 
     def __init__(self, config: ModelConfig):
