@@ -34,7 +34,7 @@ from unweave.evaluate import scalars_of, score, standardise
 from unweave.metrics.dci import disentanglement
 from unweave.models.diffusion import DiffusionModel
 from unweave.presets import PRESETS
-from unweave.record import say
+from unweave.record import read_record, say
 from unweave.train import train
 
 RESULTS = record.RESULTS / "minutes"
@@ -85,7 +85,8 @@ STUDIES: dict[str, dict[str, Any]] = {
         "model.unet.skip_dropout_widths": [4],
     },
 }
-STUDIES["sprites-cpu/falling"] = {"model.encoder.kl_start": 4.5, "train.images": 1_500_000}
+STUDIES["sprites-cpu/one-start"] = {"train.starts": 1, "train.images": 1_000_000}
+STUDIES["sprites-cpu/falling"] = {"train.starts": 1, "model.encoder.kl_start": 4.5, "train.images": 1_500_000}
 STUDIES["rooms-cpu/unet-skip-dropout"] = {**STUDIES["rooms-cpu/unet"], "model.unet.skip_dropout": 0.2}
 
 
@@ -168,7 +169,8 @@ def run(name: str, seed: int, images: int | None, points: int, keep: Path | None
     with tempfile.TemporaryDirectory() as scratch:
         folder = keep or Path(scratch) / "run"
         train(config, folder, on_save=look)
-        held_out = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        held_out = read_record(folder / "metrics.jsonl")
+        starts = [read_record(path)[-1]["held_out_loss"] for path in sorted(folder.glob("starts/*/metrics.jsonl"))]
     losses = {line["images"]: line["held_out_loss"] for line in held_out}
     for line in curve:
         line["held_out_loss"] = losses[line["images"]]
@@ -178,6 +180,7 @@ def run(name: str, seed: int, images: int | None, points: int, keep: Path | None
         "options": STUDIES[name],
         "torch_threads": torch.get_num_threads(),
         "config": to_dict(config),
+        "held_out_losses_of_starts": starts,
         "curve": curve,
     }
     return record.write(f"minutes/{name.replace('/', '--')}-seed{seed}", numbers)
@@ -204,7 +207,9 @@ def target_table(results: list[dict[str, Any]]) -> str:
             for key in ("factor_vae", "dci_disentanglement"):
                 single = ", ".join(f"{result['curve'][-1][key]:.2f}" for result in runs)
                 each.append(f"{mean(runs, key):.3f} ({single})")
-            images, minutes = f"{runs[0]['curve'][-1]['images']:,}", min(run["curve"][-1]["minutes"] for run in runs)
+            options, minutes = runs[0]["config"]["train"], min(run["curve"][-1]["minutes"] for run in runs)
+            lost = (options.get("starts", 1) - 1) * options.get("start_images", 0)
+            images = f"{runs[0]['curve'][-1]['images'] + lost:,}"
             parts = [f"{mean(runs, key):.3f}" for key in ("dci_completeness", "dci_informativeness")]
             bounds = [f"{a:.2f} / {b:.2f}" for a, b in (goal, floor)]
             lines.append(f"| {' | '.join([f'`{name}`', images, f'{minutes:.0f}', *each, *parts, *bounds])} |")

@@ -55,3 +55,8 @@ def test_bundled_model_is_in_the_wheel_and_opens(installed):
 @pytest.mark.parametrize("name", ["unweave", "unweave.cli", "unweave.metrics", "unweave.data", "unweave.presets"])
 def test_importing_loads_no_torch(name):
     subprocess.run([sys.executable, "-c", f"import sys, {name}; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_training_loads_no_scikit_learn():
+    """Workers that read images are copies of the training process: what it has loaded is held once for each."""
+    subprocess.run([sys.executable, "-c", "import sys, unweave.train; assert 'sklearn' not in sys.modules"], check=True)

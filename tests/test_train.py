@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import unweave
+from unweave import train as training
 from unweave.cli import main
 from unweave.config import TrainConfig
 from unweave.data import Rooms, open_dataset
@@ -23,6 +24,7 @@ from unweave.errors import UserError
 from unweave.models.diffusion import DiffusionModel
 from unweave.nn.noise import Schedule
 from unweave.record import read_record
+from unweave.stages import spread
 from unweave.train import learning_rate, train
 
 LONG = 10**9
@@ -108,6 +110,71 @@ def test_loss_falls_and_the_record_holds_every_step(tiny_run):
     assert all(line["held_out_loss"] > 0 for line in record)
     assert record[-1]["lambda"] > 0
     assert all(alive >= 1 for alive in record[-1]["anchors_alive"])
+
+
+@pytest.fixture
+def two_starts(tiny):
+    few = {"images": 1_600, "start_images": 808, "save_every_images": 400, "log_every_images": 400}
+    return replace(tiny, train=replace(tiny.train, starts=2, **few))
+
+
+def test_the_start_with_the_lowest_held_out_loss_goes_on_as_if_alone(two_starts, tmp_path, monkeypatch):
+    said = []
+    train(two_starts, tmp_path / "run", said.append)
+    starts = [read_record(tmp_path / "run" / "starts" / str(number) / "metrics.jsonl") for number in (0, 1)]
+    assert [record[-1]["images"] for record in starts] == [816, 816]  # whole batches
+    losses = [record[-1]["held_out_loss"] for record in starts]
+    best = int(np.argmin(losses))
+    assert losses[0] != losses[1]
+    assert any(f"going on with start {best + 1}" in line for line in said)
+
+    ours = training.build  # the one way to that start's first weights
+    monkeypatch.setattr(training, "build", lambda run, start, fresh: ours(run, best, fresh))
+    one = replace(two_starts, train=replace(two_starts.train, starts=1))
+    train(one, tmp_path / "alone", [].append)
+    chosen, alone = weights(tmp_path / "run"), weights(tmp_path / "alone")
+    assert all(torch.equal(chosen[name], alone[name]) for name in alone)
+    record = read_record(tmp_path / "run" / "metrics.jsonl")
+    lost = starts[1 - best][-1]["seconds"]
+    after = [line["seconds"] for line in record if line["images"] > 816]
+    assert after[0] > starts[best][-1]["seconds"] + lost
+    assert not list((tmp_path / "run" / "starts").glob("*/state"))
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_start_that_was_cut_goes_on(two_starts, tmp_path, monkeypatch, start):
+    train(two_starts, tmp_path / "whole", [].append)
+    step, folder = training.train_step, tmp_path / "cut"
+
+    def cut(run, state, batch):
+        if run.folder.name == str(start) and state.images >= 600:
+            raise RuntimeError("cut")
+        return step(run, state, batch)
+
+    monkeypatch.setattr(training, "train_step", cut)
+    with pytest.raises(RuntimeError, match="cut"):
+        train(two_starts, folder, [].append)
+    assert (folder / "starts" / str(start) / "state").is_dir()
+    monkeypatch.setattr(training, "train_step", step)
+    train(two_starts, folder, [].append)
+    whole, again = weights(tmp_path / "whole"), weights(folder)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert lines(tmp_path / "whole") == lines(folder)
+
+
+def test_starts_cannot_be_compared_without_held_out_images(two_starts, tmp_path):
+    config = replace(two_starts, data=replace(two_starts.data, held_out=0.0))
+    with pytest.raises(UserError, match="set data.held_out above 0"):
+        train(config, tmp_path / "run", [].append)
+
+
+def test_held_out_loss_is_of_images_from_the_whole_set():
+    rows = np.arange(0, 9_000, 3)
+    chosen = spread(rows, 1_000)
+    assert np.array_equal(spread(rows[:7], 1_000), rows[:7])
+    assert (chosen[0], chosen[-1], len(np.unique(chosen))) == (0, rows[-1], 1_000)
+    assert set(np.diff(chosen)) == {9, 12}  # 3 or 4 rows apart
+    assert np.isin(chosen, rows).all()
 
 
 def test_held_out_images_are_never_trained_on(tiny):

@@ -399,6 +399,11 @@ class LoopConfig:
     nothing."""
     log_every_images: int = 50_000
     """A line in the record each time this many images were trained on."""
+    starts: int = 1
+    """Train so many models for `start_images` each, with other first weights, and go on with the one whose loss on the
+    held-out images is lowest. `images` counts those of the one that is kept."""
+    start_images: int = 200_000
+    """Images that each start is trained on before one is chosen."""
     save_every_images: int = 1_000_000
     """A checkpoint each time this many images were trained on, and at the end."""
     seed: int = 0
@@ -413,7 +418,8 @@ class LoopConfig:
     """Arithmetic of the networks."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "accumulate", "log_every_images", "save_every_images", "devices"):
+        counts = ("images", "batch_size", "accumulate", "log_every_images", "save_every_images", "devices")
+        for name in (*counts, "starts", "start_images"):
             require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
         for name in ("warmup_images", "clip", "workers", "seed"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
@@ -424,6 +430,11 @@ class LoopConfig:
             self.batch_size % (self.devices * self.accumulate) == 0,
             f"train.batch_size is {self.batch_size}: must be a multiple of train.devices {self.devices} times "
             f"train.accumulate {self.accumulate}",
+        )
+        require(
+            self.starts == 1 or self.start_images < self.images,
+            f"train.start_images is {self.start_images:,}: the starts are chosen from before the "
+            f"{self.images:,} of train.images are over",
         )
 
 

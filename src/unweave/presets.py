@@ -180,7 +180,7 @@ PRESETS: dict[str, Preset[RunConfig]] = {
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
             model=_cpu(num_units=10, channels=40, kl=2.0),
-            train=replace(CPU_TRAIN, images=1_000_000),
+            train=replace(CPU_TRAIN, images=1_000_000, starts=3, start_images=240_000),
         ),
     ),
     "tiny": Preset(
@@ -259,8 +259,8 @@ FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
                 images=96_000,
                 batch_size=32,
                 accumulate=1,
-                lr=1e-3,
-                cooldown=0.5,
+                lr=4e-4,
+                cooldown=1.0,
                 log_every_images=8_000,
                 save_every_images=16_000,
                 accelerator="cpu",

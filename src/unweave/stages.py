@@ -27,8 +27,9 @@ from unweave.runtime import mix_seed, sum_over_processes
 M = TypeVar("M", bound=nn.Module)
 
 NUM_TOKENIZER_IMAGES = 4096
-NUM_HELD_OUT_IMAGES = 512
+NUM_HELD_OUT_IMAGES = 2048
 NUM_REDRAWN_IMAGES = 1000
+NUM_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Stage(ABC, Generic[M]):
     @abstractmethod
     def save(self, folder: Path, history: dict[str, Any]) -> None:
         """Writes the model as it is used after training."""
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of some sorted rows, evenly: neighbours in a grid of factors are alike."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)]
 
 
 def make_stage(run: Run) -> Stage[Any]:
@@ -158,14 +164,17 @@ class SecondStage(Stage[DiffusionModel]):
     @torch.no_grad()
     def held_out_loss(self) -> float | None:
         """The loss on images that are never trained on, always the same ones with the same noise; None without any."""
-        rows = self.run.held_out[:NUM_HELD_OUT_IMAGES]
+        rows = spread(self.run.held_out, NUM_HELD_OUT_IMAGES)
         if len(rows) == 0:
             return None
+        total = 0.0
         with evaluating(self.model), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.train.seed)
-            images = torch.from_numpy(self.run.dataset.images(rows)).to(self.run.fabric.device)
-            with self.run.fabric.autocast():
-                return float(self.model(normalise(images)).total)
+            for chunk in np.array_split(rows, -(-len(rows) // NUM_AT_ONCE)):
+                images = torch.from_numpy(self.run.dataset.images(chunk)).to(self.run.fabric.device)
+                with self.run.fabric.autocast():
+                    total += float(self.model(normalise(images)).total) * len(chunk)
+        return total / len(rows)
 
     def note(self, line: dict[str, Any]) -> str:
         return f"loss {line['loss']:.4f}  lambda {line['lambda']:.4f}"
@@ -211,8 +220,7 @@ class FirstStage(Stage[VQGAN]):
         rows = self.run.held_out
         if len(rows) == 0:
             return without
-        chosen = np.linspace(0, len(rows) - 1, min(NUM_REDRAWN_IMAGES, len(rows))).astype(np.int64)
-        found = self.model.measure(self.run.dataset.images(rows[chosen]))
+        found = self.model.measure(self.run.dataset.images(spread(rows, NUM_REDRAWN_IMAGES)))
         return {**without, "held_out_loss": found.pop("loss"), **found}
 
     def note(self, line: dict[str, Any]) -> str:

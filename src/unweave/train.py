@@ -10,11 +10,12 @@ randomness of a step is seeded from (seed, process, images seen): a run that was
 bit on a CPU, what an uninterrupted one does.
 """
 
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ from unweave.batches import Order, batches, split_rows
 from unweave.config import LoopConfig, RunConfig, VQRunConfig
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
-from unweave.errors import UserError
+from unweave.errors import UserError, require
 from unweave.models.base import evaluating
 from unweave.models.images import normalise
 from unweave.nn.ema import Ema
-from unweave.record import Display, Record, Say, say
+from unweave.record import Display, Record, Say, read_record, say
 from unweave.run import Run
-from unweave.runtime import Fabric, launch, seed_step, sum_over_processes
+from unweave.runtime import Fabric, launch, mix_seed, seed_step, sum_over_processes
 from unweave.stages import make_stage
 from unweave.state import State, restore, snapshot
 
@@ -90,25 +91,76 @@ def _main(
     rows, held_out = split_rows(len(dataset), config.data.held_out, config.train.seed)
     record = Record(folder / "metrics.jsonl", silent=not fabric.is_global_zero)
     run = Run(fabric, config, folder, dataset, trained_on, rows, held_out, record, tell)
-    saved = checkpoint.load(folder, tell)
-    state = build(run, fresh=saved is None)
+    options = config.train
+    if options.starts > 1 and not checkpoint.newest(folder):
+        reached = choose_start(run)
+        if reached < options.start_images:
+            return reached
+    state = take_up(run)
+    if state.images < options.images:
+        fit(run, state, "training", options.images, on_save)
+    return state.images
+
+
+def choose_start(run: Run) -> int:
+    """Trains `train.starts` models, each as a run in a folder of its own, and puts the best of them into `run`.
+
+    They differ in their first weights; the best has the lowest loss on the images that were held out. Training goes on
+    from it as if there had been no other, but the seconds of all count. Returns the images that the last one saw: fewer
+    than `train.start_images` if it was interrupted.
+    """
+    options = run.config.train
+    require(
+        len(run.held_out) > 0, "train.starts compares models on images that are held out: set data.held_out above 0"
+    )
+    folders = [run.folder / "starts" / str(number) for number in range(options.starts)]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        start = replace(run, folder=folder, record=Record(folder / "metrics.jsonl", silent=run.quiet))
+        state = take_up(start, number)
+        if state.images < options.start_images:
+            fit(start, state, f"start {number + 1} of {options.starts}", options.start_images)
+        if state.images < options.start_images:
+            return state.images
+    run.fabric.barrier()  # the records are whole
+    records = [read_record(folder / "metrics.jsonl") for folder in folders]
+    losses = [record[-1]["held_out_loss"] for record in records]
+    best = losses.index(min(losses))
+    told = ", ".join(f"{loss:.4f}" for loss in losses)
+    run.tell(f"held-out losses of the starts: {told}; going on with start {best + 1}")
+    kept = checkpoint.load(folders[best], run.tell)
+    assert kept is not None  # it was just written, or read
+    if not run.quiet:
+        run.record.rewind(0)
+        for line in records[best]:
+            run.record.write(line)
+        seconds = sum(record[-1]["seconds"] for record in records)
+        checkpoint.save(run.folder, kept._replace(values={**kept.values, "seconds": seconds}))
+        for folder in folders:
+            shutil.rmtree(folder / "state")
+    run.fabric.barrier()  # the checkpoint is there
+    return options.start_images
+
+
+def take_up(run: Run, start: int = 0) -> State:
+    """The state that the run's folder holds; a fresh one, of the given start, where it holds none."""
+    saved = checkpoint.load(run.folder, run.tell)
+    state = build(run, start, fresh=saved is None)
     if saved:
         restore(state, saved)
-        tell(f"going on from {state.images:,} of {config.train.images:,} images")
-    record.rewind(state.images)
-    if state.images < config.train.images:
-        fit(run, state, on_save)
-    return state.images
+        run.tell(f"going on from {state.images:,} of {run.config.train.images:,} images")
+    run.record.rewind(state.images)
+    return state
 
 
 def _silence(_: str) -> None:
     pass
 
 
-def build(run: Run, fresh: bool) -> State:
+def build(run: Run, start: int, fresh: bool) -> State:
     """The stage on its device with optimiser and moving average; a fresh one is started, another will be restored."""
     options = run.config.train
-    torch.manual_seed(options.seed)
+    torch.manual_seed(mix_seed(options.seed, start) if start else options.seed)
     stage = make_stage(run)
     if fresh:
         run.tell(stage.start())
@@ -117,8 +169,8 @@ def build(run: Run, fresh: bool) -> State:
     return State(stage, wrapped, optimizer, Ema(stage.averaged, options.ema_decay))
 
 
-def fit(run: Run, state: State, on_save: OnSave | None) -> None:
-    """The loop: steps, and between them fits, record and checkpoints, until all images were seen or Ctrl-C."""
+def fit(run: Run, state: State, what: str, until: int, on_save: OnSave | None = None) -> None:
+    """The loop: steps, and between them fits, record and checkpoints, until so many images were seen or Ctrl-C."""
     options, fabric, stage = run.config.train, run.fabric, state.stage
     order = Order(run.rows, options.seed)
     feed = batches(
@@ -131,14 +183,14 @@ def fit(run: Run, state: State, on_save: OnSave | None) -> None:
         options.workers,
     )
     tally, start = Tally(), time.monotonic() - state.seconds
-    with catching_signals() as caught, Display("training", options.images, "images", run.quiet) as display:
-        while state.images < options.images and not any_process(fabric, bool(caught)):
+    with catching_signals() as caught, Display(what, until, "images", run.quiet) as display:
+        while state.images < until and not any_process(fabric, bool(caught)):
             before = state.images
             tally.parts.append(train_step(run, state, next(feed)))
             state.seconds = time.monotonic() - start
-            ended = state.images >= options.images
+            ended, paused = state.images >= options.images, state.images >= until
             fitting = ended or crosses(before, state.images, stage.fit_every_images)
-            saving = ended or crosses(before, state.images, options.save_every_images)
+            saving = paused or crosses(before, state.images, options.save_every_images)
             if fitting or saving or crosses(before, state.images, options.log_every_images):
                 display.update(state.images, log(run, state, tally))
                 tally = Tally()
@@ -148,7 +200,7 @@ def fit(run: Run, state: State, on_save: OnSave | None) -> None:
                     stage.fit(state.images)
             if saving:
                 start += save(run, state, on_save)
-        if state.images < options.images:
+        if state.images < until:
             if tally.parts:
                 log(run, state, tally)
             save(run, state, on_save)

@@ -26,7 +26,7 @@ from unweave.record import Display, Say, clock
 TRIES = 5  # in a row, without a new byte
 FIRST_WAIT = 1.0  # seconds before the second try; twice as long before each further one
 TIMEOUT = (10.0, 30.0)  # seconds: to connect, of silence
-PIECE = 2**16
+PIECE = 2**20
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be others a moment later
 REMEDY = "Free space or choose another --to; the same command goes on from there."
 
@@ -228,8 +228,13 @@ def _compare(part: Path, digest: str, say: Say) -> str:
 
 def _hash(path: Path, like: str) -> str:
     algorithm = like.partition(":")[0]
-    with path.open("rb") as file:
-        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+    found, done = hashlib.new(algorithm), 0
+    with path.open("rb") as file, Display(f"hashing {path.name}", _size(path), "bytes") as display:
+        while block := file.read(PIECE):
+            found.update(block)
+            done += len(block)
+            display.update(done)
+    return f"{algorithm}:{found.hexdigest()}"
 
 
 def _record(path: Path) -> Path:

@@ -1,13 +1,10 @@
 """BetaVAE score (Higgins et al. 2017): can a linear model tell which factor two groups of images share?"""
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from unweave.errors import require
 from unweave.metrics.information import as_labels
@@ -21,6 +18,7 @@ from unweave.metrics.inputs import (
     plural,
     varying_factors,
 )
+from unweave.metrics.linear import logistic_regression
 from unweave.metrics.sampling import cell_index, row_interventions, sample_factors
 
 Points = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -124,10 +122,7 @@ def _classify(
         scale = Scale.of(points)
         points, points_test = scale(points), scale(points_test)
     require(len(np.unique(shared)) > 1, f"num_train is {len(shared)}: all points share one factor, draw more")
-    model = LogisticRegression()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(points, shared)
+    model = logistic_regression(points, shared)
     score_train = float(model.score(points, shared))
     score = float(model.score(points_test, shared_test))
     chance = 1 / num_varying

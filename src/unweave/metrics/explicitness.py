@@ -1,16 +1,14 @@
 """Explicitness (Ridgeway and Mozer 2018): can a linear model of all codes tell a factor's values from each other?"""
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import Scale, check_pair, plural, varying_factors
+from unweave.metrics.linear import logistic_regression
 
 
 class ExplicitnessResult(NamedTuple):
@@ -48,10 +46,7 @@ def explicitness(
     train, test = scale(train), scale(test)
     auroc = np.full((2, labels.shape[1]), np.nan)
     for factor in np.flatnonzero(varying):
-        model = LogisticRegression()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(train, labels[:, factor])
+        model = logistic_regression(train, labels[:, factor])
         shared = np.intersect1d(np.unique(labels[:, factor]), np.unique(labels_test[:, factor]))
         unshared = len(np.unique(both[:, factor])) - len(shared)
         if unshared:

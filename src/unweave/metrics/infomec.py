@@ -1,13 +1,9 @@
 """InfoMEC (Hsu et al. 2023): modularity, compactness and explicitness from normalised mutual information."""
 
-import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 
 from unweave.errors import require
 from unweave.metrics.information import (
@@ -27,6 +23,7 @@ from unweave.metrics.inputs import (
     plural,
     varying_factors,
 )
+from unweave.metrics.linear import logistic_regression
 
 Prune = Literal["iqr10", "range20"]
 SMALLEST_SUM = 1e-6
@@ -161,12 +158,11 @@ def _explicitness(codes: NDArray[np.float64], labels: NDArray[np.int64]) -> floa
 
     log K is the loss of the same model without codes, since the classes are balanced.
     """
+    from sklearn.metrics import log_loss  # see `linear`
+
     parts = []
     for column in labels.T:
-        model = LogisticRegression(C=np.inf, class_weight="balanced")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the published model stops after 100 steps
-            model.fit(codes, column)
+        model = logistic_regression(codes, column, C=np.inf, class_weight="balanced")
         null = np.log(len(model.classes_))
         parts.append((null - log_loss(column, model.predict_proba(codes))) / null)
     return float(np.mean(parts))

@@ -1,16 +1,14 @@
 """SAP (Kumar et al. 2018): how much better the best single code tells each factor than the second best."""
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 
 from unweave.errors import require
 from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import Protocol, Scale, check_codes, check_pair, check_protocol, varying_factors
+from unweave.metrics.linear import support_vector_machine
 
 SMALLEST_VARIANCE = 1e-12
 
@@ -50,14 +48,12 @@ def sap(
         scale = Scale.of(train)
         train, test = scale(train), scale(test)
     matrix = np.full((train.shape[1], labels.shape[1]), np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for factor in np.flatnonzero(varying):
-            for code in range(train.shape[1]):
-                machine = LinearSVC(C=0.01, class_weight="balanced", dual="auto", random_state=0)
-                machine.fit(train[:, code : code + 1], labels[:, factor])
-                right = np.equal(machine.predict(test[:, code : code + 1]), labels_test[:, factor])
-                matrix[code, factor] = right.mean()
+    options = {"C": 0.01, "class_weight": "balanced", "dual": "auto", "random_state": 0}
+    for factor in np.flatnonzero(varying):
+        for code in range(train.shape[1]):
+            machine = support_vector_machine(train[:, code : code + 1], labels[:, factor], **options)
+            right = np.equal(machine.predict(test[:, code : code + 1]), labels_test[:, factor])
+            matrix[code, factor] = right.mean()
     return _result(matrix, varying, notes)
 
 

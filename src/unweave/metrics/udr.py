@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
-from sklearn.linear_model import Lasso
 
 from unweave.errors import require
 from unweave.metrics.inputs import check_codes, plural
+from unweave.metrics.linear import lasso
 
 LASSO_PENALTY = 0.1  # on standardised codes, as in the authors' code
 
@@ -74,7 +74,7 @@ def _lasso_weights(tellers: NDArray[np.float64], told: NDArray[np.float64]) -> N
     """(N, D), (N, D') standardised -> (D, D'): of each code told, the weights of the codes that tell it."""
     if not tellers.shape[1] or not told.shape[1]:
         return np.zeros((tellers.shape[1], told.shape[1]))
-    fitted = Lasso(alpha=LASSO_PENALTY).fit(tellers, told)
+    fitted = lasso(tellers, told, LASSO_PENALTY)
     return np.abs(fitted.coef_.reshape(told.shape[1], -1)).T
 
 

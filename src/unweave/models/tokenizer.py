@@ -259,9 +259,9 @@ def _scale_of(values: Tensor) -> float:
     return 1 / std
 
 
-def _moments(images: Tensor, patch_size: int, chunk: int = 256) -> tuple[Tensor, Tensor]:
+def _moments(images: Tensor, patch_size: int, chunk: int = 64) -> tuple[Tensor, Tensor]:
     """Mean (P,) and covariance (P, P) over all patches, P = 3 patch_size^2; float64 on the CPU, as not every device
-    has it."""
+    has it. A few images at a time: what is freed again stays with the process, and with the workers that copy it."""
     width = 3 * patch_size**2
     total, product = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
     count = 0
