@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -110,8 +111,10 @@ def evaluate(
 ) -> None:
     """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
 
+    On a grid of factors all scores; on images with binary attributes, as CelebA's, TAD.
+
     Args:
-        out: where to write results.json and the unit-by-factor picture (default: the run folder, or runs/NAME)
+        out: folder for results.json (attributes.json) and a picture (default: the run folder, or runs/NAME)
         data: rooms, dsprites or a published file such as 3dshapes.h5, in the place of what the model was trained on
         seed: seed of the scores
         device: cpu, cuda, mps or auto
@@ -120,6 +123,40 @@ def evaluate(
     from unweave.report.summary import evaluate_run
 
     evaluate_run(run, _output(run, out), seed, device, data, cache_gb)
+
+
+def frechet(
+    run: Model,
+    inception: Path | None = None,
+    images: int = 50_000,
+    real: int = 0,
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling(steps=100, solver="ddim"),
+    out: Path | None = None,
+    data: str = "",
+    device: str = "auto",
+    batch_size: int = 128,
+    json: bool = False,
+) -> None:
+    """How near drawn images are to the data: FID with Inception's weights, else a distance of the model's own features.
+
+    `unweave frechet RUN --inception pt_inception-2015-12-05-6726825d.pth`, the file of pytorch-fid and torch-fidelity.
+    Drawn as in the paper: from the units of random images of the data, and fresh noise. Writes frechet.json.
+
+    Args:
+        inception: Inception's weights; without them the distance is one of other features, and is not called FID
+        images: how many to draw
+        real: images of the data to compare with, chosen at random; 0 takes all
+        out: folder for frechet.json (default: the run folder, or runs/NAME)
+        data: a set or a path, in the place of what the model was trained on
+        device: cpu, cuda, mps or auto
+        batch_size: images at a time
+        json: print what frechet.json holds
+    """
+    from unweave.report.summary import measure_distance
+
+    found = measure_distance(run, _output(run, out), inception, images, real, sampling, device, data, batch_size)
+    if json:
+        print(dumps(found, indent=2))
 
 
 def score(
@@ -383,6 +420,7 @@ COMMANDS = {
     "train": train,
     "data": data,
     "evaluate": evaluate,
+    "frechet": frechet,
     "score": score,
     "udr": udr,
     "encode": encode,

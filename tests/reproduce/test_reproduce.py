@@ -112,7 +112,11 @@ def test_a_folder_of_other_options_is_refused(whole):
     request = Request("table1", seeds=(0,), scale="tiny", out=whole)
     one = make_plan(request)[0]
     other = one._replace(config=replace(one.config, train=replace(one.config.train, lr=0.5)))
-    with pytest.raises(UserError, match="made with other options: choose another --out, or delete that folder"):
+    longer = one._replace(config=replace(one.config, train=replace(one.config.train, threads=2)))
+    assert piece.finished(longer, request) is not None
+    with pytest.raises(
+        UserError, match=r"other options \(train.lr: 0.002 -> 0.5\): choose another --out, or delete that"
+    ):
         piece.finished(other, request)
 
 

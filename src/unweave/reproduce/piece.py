@@ -9,16 +9,17 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from unweave.config import RunConfig
-from unweave.configfile import to_dict
+from unweave.checkpoint import MAY_CHANGE
+from unweave.config import RunConfig, VQGANConfig, VQRunConfig
+from unweave.configfile import differences, from_dict, to_dict
 from unweave.data import open_dataset
 from unweave.data.base import Grid, ImageSet
 from unweave.errors import require
-from unweave.evaluate import scalars_of, untrained_extractor
+from unweave.evaluate import scalars_of, untrained
 from unweave.files import write_atomically, write_text
 from unweave.metrics.inputs import Protocol
 from unweave.metrics.suite import SuiteResult, one_number_per_unit, score_grid, score_rows
@@ -35,6 +36,7 @@ RESULT = "result.json"
 GRID_SCORES = "factor_vae", "dci"
 
 Kind = Literal["components", "scalars"]
+C = TypeVar("C", bound=RunConfig | VQRunConfig)
 ROBUST: Kind = "scalars"
 
 
@@ -51,9 +53,15 @@ def finished(piece: Piece, request: Request) -> dict[str, Any] | None:
     except ValueError:
         require(False, f"{path} cannot be read: delete it, and its piece is scored again")
         raise
+    ours = _plain(piece.config)
+    changed = [
+        line
+        for line in differences(from_dict(type(ours), result["options"], str(path)), ours)
+        if line.split(":")[0] not in MAY_CHANGE
+    ]
     require(
-        result["options"] == _options(piece),
-        f"{path.parent} was made with other options: choose another --out, or delete that folder",
+        not changed,
+        f"{path.parent} has other options ({'; '.join(changed)}): choose another --out, or delete that folder",
     )
     asked = _asked(piece, request)
     return result if result["asked"] == asked else None
@@ -73,7 +81,7 @@ def do(piece: Piece, request: Request, tell: Say = say) -> dict[str, Any]:
         found = _second_stage(piece, piece.method, request, folder, tell)
     record = read_record(folder / "run" / "metrics.jsonl")
     result = {
-        "options": _options(piece),
+        "options": to_dict(_plain(piece.config)),
         "asked": _asked(piece, request),
         "images": record[-1]["images"],
         "losses": losses(record),
@@ -84,17 +92,15 @@ def do(piece: Piece, request: Request, tell: Say = say) -> dict[str, Any]:
     return result
 
 
-def _options(piece: Piece) -> dict[str, Any]:
-    """Of the training, without the paths that say where things are; as JSON has them."""
-    config = piece.config
+def _plain(config: C) -> C:
+    """The options of a training without the paths that say where things are."""
     data = replace(config.data, folder=Path(config.data.folder).name, labels=Path(config.data.labels).name, cache="")
-    found = to_dict(replace(config, data=data))
-    if isinstance(config, RunConfig):
-        found["model"]["tokenizer"]["folder"] = ""
-    else:
-        files = config.model.perceptual
-        found["model"]["perceptual"] |= {"backbone": Path(files.backbone).name, "heads": Path(files.heads).name}
-    return json.loads(json.dumps(found))
+    model = config.model
+    if isinstance(model, VQGANConfig):
+        files = model.perceptual
+        names = replace(files, backbone=Path(files.backbone).name, heads=Path(files.heads).name)
+        return replace(config, data=data, model=replace(model, perceptual=names))
+    return replace(config, data=data, model=replace(model, tokenizer=replace(model.tokenizer, folder="")))
 
 
 def _asked(piece: Piece, request: Request) -> dict[str, Any]:
@@ -125,6 +131,7 @@ def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, 
     assert isinstance(config, RunConfig)
     dataset = open_dataset(config.data, config.model.image_size, tell)
     train(config, folder / "run", tell, on_save=lambda model: _encode_snapshot(model, config, request, dataset, codes))
+    model = load(folder / "run", device_of())
     *earlier, last = sorted(codes.glob("*.npz"))
     tell(f"{piece.name}: scoring")
     found: dict[str, Any] = {
@@ -135,10 +142,10 @@ def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, 
             "official": _last(last, method.official, dataset, "official", request),
             "robust": _last(last, ROBUST, dataset, "robust", request),
         },
-        "untrained": _untrained(config, dataset),
+        "untrained": _untrained(model, config.train.seed, dataset),
     }
     if request.table == "table2":
-        found["distance"] = _distance(load(folder / "run", device_of()), dataset, request, config.train.seed, tell)
+        found["distance"] = _distance(model, dataset, request, config.train.seed, tell)
     return found
 
 
@@ -207,15 +214,15 @@ def _by_name(result: SuiteResult) -> dict[str, float]:
     }
 
 
-def _untrained(config: RunConfig, dataset: ImageSet) -> dict[str, float]:
+def _untrained(model: DiffusionModel, seed: int, dataset: ImageSet) -> dict[str, float]:
     """The scalars of the extractor before its training, under the robust protocol."""
-    extractor = untrained_extractor(config.model, config.train.seed).to(device_of())
-    return score(scalars_of(extractor, dataset, "encoding, untrained", quiet=True), dataset, "robust", 0)
+    scalars = scalars_of(untrained(model, seed), dataset, np.arange(len(dataset)), "encoding, untrained", quiet=True)
+    return score(scalars, dataset, "robust", 0)
 
 
 def _distance(model: DiffusionModel, dataset: ImageSet, request: Request, seed: int, tell: Say) -> dict[str, Any]:
     """How far drawn images are from the set: FID with Inception's weights, else a distance of another name."""
-    from unweave.generation import distance_to_data  # pyright: ignore[reportMissingImports]
+    from unweave.generation import distance_to_data
 
     scale = request.size
     found = distance_to_data(

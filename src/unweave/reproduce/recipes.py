@@ -190,6 +190,7 @@ def _small_first_stage(scale: ScaleName, data: DataConfig) -> VQRunConfig:
             log_every_images=images // 4,
             save_every_images=images // 4,
             accelerator="cpu",
+            threads=1,
         ),
     )
 
