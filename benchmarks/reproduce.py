@@ -9,8 +9,8 @@ Writes benchmarks/results/reproduce/TABLE.json. What is finished in FOLDER is on
 
 import argparse
 import json
+import os
 import re
-import time
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from unweave.record import say
 from unweave.reproduce.command import reproduce
 from unweave.reproduce.plan import Request
 from unweave.reproduce.recipes import Table
-from unweave.reproduce.table import CAPTIONS, as_markdown
+from unweave.reproduce.table import as_markdown
 
 RESULTS = record.RESULTS / "reproduce"
 PAGE = Path(__file__).parents[1] / "docs" / "reproduce.md"
@@ -29,14 +29,13 @@ TABLES: tuple[Table, ...] = ("table1", "ablation", "downstream", "table2")
 
 def run(table: Table, folder: Path) -> Path:
     """Makes one table and writes what it holds, with the time that its pieces took in all."""
-    start = time.monotonic()
     reproduce(Request(table, scale="small", out=folder))
     found = json.loads((folder / table / "table.json").read_text())
     minutes = sum(piece["this call"] for piece in found["seconds"].values()) / 60
     numbers = {
         "torch_threads": torch.get_num_threads(),
         "minutes": round(minutes, 1),
-        "minutes_of_this_call": round((time.monotonic() - start) / 60, 1),
+        "load_average": round(os.getloadavg()[1], 1),
         **found,
     }
     return record.write(f"reproduce/{table}", numbers)
@@ -51,7 +50,8 @@ def page() -> None:
             heading, _, body = as_markdown(found).partition("\n\n")
             about = (
                 f"`{found['command']}`, commit {found['commit']}, {found['date']}; {found['machine']['cpu']}, "
-                f"{found['torch_threads']} thread, {found['minutes']} minutes for all of its pieces."
+                f"{found['torch_threads']} thread, {found['minutes']} minutes for all of its pieces, beside other work (load "
+                f"average {found['load_average']} on {found['machine']['cores']} cores)."
             )
             parts.append(f"##{heading}\n\n{about}\n\n{body.replace('## ', '#### ').strip()}")
     text, found = re.subn(
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="make tables and write down what they hold")
-    one.add_argument("tables", nargs="*", choices=[*CAPTIONS, []], help="which (default: all)")
+    one.add_argument("tables", nargs="*", choices=[*TABLES, []], default=[], help="which (default: all)")
     one.add_argument("--folder", type=Path, required=True, help="where the pieces are, or will be")
     commands.add_parser("page", help="write the tables of docs/reproduce.md")
     arguments = parser.parse_args()

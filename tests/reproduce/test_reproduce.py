@@ -67,7 +67,7 @@ def test_a_table_that_was_cut_in_every_stage_is_the_same(whole, tmp_path, monkey
     def at(images, first):
         return lambda run, state, _: state.images == images and ("first_stage" in str(run.folder)) == first
 
-    steps = cut("first stage", train_step, at(240, True))
+    steps = cut("first stage", train_step, at(112, True))
     monkeypatch.setattr(training, "train_step", cut("second stage", steps, at(480, False)))
     monkeypatch.setattr(piece, "encode", cut("codes", encode, lambda model, *_: model.history["images"] == 320))
     monkeypatch.setattr(piece, "score", cut("scores", score, lambda *_: True))

@@ -171,7 +171,7 @@ SMALL_VQ_IMAGES = 9_600
 
 
 def _small_first_stage(scale: ScaleName, data: DataConfig) -> VQRunConfig:
-    images = SMALL_VQ_IMAGES if scale == "small" else 640
+    images = SMALL_VQ_IMAGES if scale == "small" else 320
     return VQRunConfig(
         data,
         VQGANConfig(
