@@ -32,9 +32,11 @@ def run(table: Table, folder: Path) -> Path:
     reproduce(Request(table, scale="small", out=folder))
     found = json.loads((folder / table / "table.json").read_text())
     minutes = sum(piece["this call"] for piece in found["seconds"].values()) / 60
+    processor = sum(piece.get("processor", 0.0) for piece in found["seconds"].values())
     numbers = {
         "torch_threads": torch.get_num_threads(),
         "minutes": round(minutes, 1),
+        "processor_minutes": round(processor / 60, 1) if processor else None,
         "load_average": round(os.getloadavg()[1], 1),
         **found,
     }
@@ -50,8 +52,8 @@ def page() -> None:
             heading, _, body = as_markdown(found).partition("\n\n")
             about = (
                 f"`{found['command']}`, commit {found['commit']}, {found['date']}; {found['machine']['cpu']}, "
-                f"{found['torch_threads']} thread, {found['minutes']} minutes for all of its pieces, beside other work (load "
-                f"average {found['load_average']} on {found['machine']['cores']} cores)."
+                f"{found['torch_threads']} thread, {found['minutes']} minutes for all of its pieces (load average "
+                f"{found['load_average']} on {found['machine']['cores']} cores)."
             )
             parts.append(f"##{heading}\n\n{about}\n\n{body.replace('## ', '#### ').strip()}")
     text, found = re.subn(

@@ -72,7 +72,7 @@ def do(piece: Piece, request: Request, tell: Say = say) -> dict[str, Any]:
     before = finished(piece, request)
     if before is not None:
         return before
-    folder, start = request.out / piece.name, time.monotonic()
+    folder, start, processor = request.out / piece.name, time.monotonic(), time.process_time()
     tell(f"{piece.name}: {piece.config.train.images:,} images")
     if piece.method is None:
         train(piece.config, folder / "run", tell)
@@ -86,7 +86,11 @@ def do(piece: Piece, request: Request, tell: Say = say) -> dict[str, Any]:
         "images": record[-1]["images"],
         "losses": losses(record),
         **found,
-        "seconds": {"training": record[-1]["seconds"], "this call": round(time.monotonic() - start, 1)},
+        "seconds": {
+            "training": record[-1]["seconds"],
+            "this call": round(time.monotonic() - start, 1),
+            "processor": round(time.process_time() - processor, 1),
+        },
     }
     write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     return result
