@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 LOOK = (ROOT / "docs" / "look.md").read_text()
 HOWTO = (ROOT / "docs" / "howto.md").read_text()
-OTHERS = [(ROOT / "docs" / name).read_text() for name in ("convert.md", "metrics.md")]
+OTHERS = [(ROOT / "docs" / name).read_text() for name in ("convert.md", "metrics.md", "reproduce.md")]
 OPTIONS = Path(__file__).parent / "fixtures" / "options.json"
 
 

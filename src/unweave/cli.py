@@ -379,6 +379,43 @@ def convert(checkpoint: tyro.conf.Positional[Path], folder: tyro.conf.Positional
     _say(f"wrote {folder}: unweave.load({str(folder)!r}) opens it")
 
 
+def reproduce(
+    table: tyro.conf.Positional[Literal["table1", "table2", "ablation", "downstream"]],
+    data: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    scale: Literal["full", "small", "tiny"] = "full",
+    out: Path | None = None,
+    inception: Path | None = None,
+    vgg16: Path | None = None,
+    lpips: Path | None = None,
+    piece: str = "",
+    dry_run: bool = False,
+) -> None:
+    """Make a table of the paper, our numbers beside the printed ones: train, encode and score all that it takes.
+
+    `unweave reproduce table1 --data shapes3d`; the same command again goes on where it was cut. What it will cost is
+    measured and said first. `--scale small` goes the same way on generated images, in minutes. Several GPUs work side
+    by side; on several machines give each a `--piece`, and the command without one puts them together.
+
+    Args:
+        table: which; tables of one scale in one folder share what they have in common
+        data: sets, as in shapes3d cars3d mpi3d (default: those of the table)
+        seeds: of the trainings
+        scale: full, the published schedules on the published sets; small, minutes on generated images; tiny, a test
+        out: folder for all of it, the table in a folder of its name (default: runs/reproduce/SCALE)
+        inception: Inception's weights, the file of pytorch-fid; without, the distance of table2 is no FID
+        vgg16: VGG16's weights for the first stage, as torchvision publishes them; without, it trains without
+        lpips: the linear heads of LPIPS, which belong to them
+        piece: do this piece only, by the name that --dry-run lists
+        dry_run: say what it would cost, list the pieces, and stop
+    """
+    from unweave.reproduce.command import reproduce as run_reproduce
+    from unweave.reproduce.plan import Request
+
+    folder = out if out is not None else Path("runs") / "reproduce" / scale
+    run_reproduce(Request(table, data, seeds, scale, folder, inception, vgg16, lpips), dry_run, piece)
+
+
 COMMANDS = {
     "train": train,
     "data": data,
@@ -396,6 +433,7 @@ COMMANDS = {
     "name": name,
     "demo": demo,
     "convert": convert,
+    "reproduce": reproduce,
 }
 
 
