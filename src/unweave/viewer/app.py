@@ -5,9 +5,11 @@ Each visitor has a session of their own, in which Gradio keeps their `State`: th
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from unweave.data.pictures import ENDINGS
 from unweave.errors import UserError
@@ -16,7 +18,7 @@ from unweave.viewer import parts
 from unweave.viewer.session import MOST_BYTES, NUM_EXAMPLES, Seen, Session
 
 KEPT_SECONDS = 3600  # of files that visitors sent
-SLIDER_STEPS = 200
+DIGITS = 2  # of a slider
 # the model answers one at a time, as two answers would only share its cores
 ANSWER: dict[str, Any] = {
     "concurrency_id": "model",
@@ -29,7 +31,7 @@ LIVE: dict[str, Any] = {**ANSWER, "trigger_mode": "always_last"}  # what came in
 
 def build(session: Session) -> gr.Blocks:
     """The page about a run."""
-    with gr.Blocks(title=f"{session.run}: unweave", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+    with gr.Blocks(title=f"{Path(session.run).name}: unweave", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
         _Page(session).connect(page)
     return page
 
@@ -53,9 +55,9 @@ class _Page:
     def __init__(self, session: Session) -> None:
         self.session = session
         first, second = (session.see(image) for image in session.examples[:2])
-        gr.Markdown(f"# {session.run}")
+        gr.Markdown(f"# {Path(session.run).name}")
         self.picture, self.other = gr.State(first), gr.State(second)
-        self.gallery, self.upload = self._picker("picture", "your picture")
+        self.gallery, self.upload = self._picker("picture", "The picture")
         with gr.Tabs():
             with gr.Tab("Encode"):
                 self._lay_out_encode()
@@ -68,29 +70,30 @@ class _Page:
             with gr.Tab("Scores"):
                 self.scores = gr.HTML(elem_id="scores", elem_classes="scrolls")
                 if session.results is None:
-                    gr.Markdown(session.card() or f"No scores yet: `unweave evaluate {session.run}`")
+                    missing = f"No scores yet: `unweave evaluate {session.run}`"
+                    gr.Markdown(session.card() or missing, elem_classes="scrolls")
 
     def _picker(self, name: str, what: str) -> tuple[gr.Gallery, gr.File]:
         """Images of the data to take one from, and a place to drop a file."""
+        gr.Markdown(f"**{what}**: take one of the data, or send one of at most {MOST_BYTES // 2**20} MB")
         with gr.Row():
             gallery = gr.Gallery(
-                [(image, f"image {number}") for number, image in enumerate(self.session.examples)],
-                label=f"{what}: take one of the data",
+                [(image, f"image {number} of the data") for number, image in enumerate(self.session.examples)],
+                show_label=False,
                 columns=NUM_EXAMPLES // 2,
                 format="png",
                 allow_preview=False,
                 interactive=False,
                 object_fit="contain",
-                height="auto",
                 buttons=[],
                 elem_id=name,
                 elem_classes="picker",
                 scale=3,
             )
             upload = gr.File(
-                label=f"or drop one, at most {MOST_BYTES // 2**20} MB",
+                show_label=False,
                 file_types=list(ENDINGS),
-                height=150,
+                height=140,
                 elem_id=f"{name}-file",
                 scale=1,
                 min_width=200,
@@ -106,7 +109,7 @@ class _Page:
             self.save = gr.Button("Save with the model", elem_id="save")
 
     def _lay_out_swap(self) -> None:
-        self.other_gallery, self.other_upload = self._picker("other", "the other picture")
+        self.other_gallery, self.other_upload = self._picker("other", "The other picture")
         self.ticked = gr.CheckboxGroup(self._choices(), value=[], label="units taken from the other", elem_id="ticked")
         self.mixed = gr.HTML(elem_id="mixed")
 
@@ -117,7 +120,7 @@ class _Page:
                 self.back = gr.Button("Back to the picture", elem_id="back")
             with gr.Column(scale=1, min_width=300):
                 self.sliders = [
-                    gr.Slider(label=label, interactive=True, buttons=[], elem_id=f"slider-{unit}")
+                    gr.Slider(label=label, step=10**-DIGITS, interactive=True, buttons=[], elem_id=f"slider-{unit}")
                     for unit, label in enumerate(self.session.labels)
                 ]
 
@@ -125,8 +128,9 @@ class _Page:
         self.unit = gr.Dropdown(self._choices(), value=0, label="unit", elem_id="unit")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
+                gr.Markdown("Each dot is an image of the data, placed by the unit's token: click one")
                 self.map = gr.Image(
-                    label="each dot an image of the data, placed by the unit's token: click one",
+                    show_label=False,
                     interactive=False,
                     format="png",
                     buttons=[],
@@ -175,26 +179,27 @@ class _Page:
     def look(self, seen: Seen, other: Seen, ticked: Sequence[int], unit: int, anchor: int | None) -> list[Any]:
         """All that depends on the picture."""
         session = self.session
-        redrawn = parts.pictures([("the picture", seen.image), ("from its units alone", session.from_units(seen))])
+        redrawn = parts.pictures([("the picture", seen.image), ("from its units alone", session.mix(seen, other, []))])
         table = parts.readings(session.readings(seen), len(session.studio.sample.factors))
         moved, *sliders = self.start(seen)
         return [redrawn + table, self.mix(seen, other, ticked), moved, self.sample(seen, unit, anchor), *sliders]
 
     def mix(self, seen: Seen, other: Seen, ticked: Sequence[int]) -> str:
         labels = [self.session.labels[unit] for unit in sorted(ticked)]
-        words = f"with {', '.join(labels)} of the other" if labels else "with nothing taken yet"
+        words = f"with {', '.join(labels)} of the other" if labels else "the picture, redrawn from its units"
         mixed = self.session.mix(seen, other, ticked)
         return parts.pictures([("the picture", seen.image), ("the other", other.image), (words, mixed)])
 
     def move(self, seen: Seen, *scalars: float) -> str:
-        return parts.pictures([("the picture", seen.image), ("moved", self.session.move(seen, scalars))])
+        return parts.pictures([("the picture", seen.image), ("redrawn with the sliders' values", self.session.move(scalars))])
 
     def start(self, seen: Seen) -> list[Any]:
         """The sliders where the picture has them, each over its usual range, or further where the picture lies."""
-        scalars = [round(float(value), 3) for value in seen.codes.scalars[0]]
+        session, scalars = self.session, seen.codes.scalars[0].astype(np.float64).round(DIGITS).tolist()
+        lows = np.minimum(session.low.astype(np.float64).round(DIGITS), scalars).tolist()
+        highs = np.maximum(session.high.astype(np.float64).round(DIGITS), scalars).tolist()
         sliders = [
-            gr.update(minimum=min(low, value), maximum=max(high, value), value=value, step=(high - low) / SLIDER_STEPS)
-            for low, high, value in zip(self.session.low.tolist(), self.session.high.tolist(), scalars)
+            gr.update(minimum=low, maximum=high, value=value) for low, high, value in zip(lows, highs, scalars)
         ]
         return [self.move(seen, *scalars), *sliders]
 

@@ -38,9 +38,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise UserError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}. Choose another --port, or --host 127.0.0.1"
-        ) from None
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise UserError(f"cannot listen on {host}, port {port}: {reason}. Choose another --port or --host") from None
 
 
 def _is_loopback(host: str) -> bool:

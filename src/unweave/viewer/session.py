@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unweave.config import Sampling
 from unweave.data.pictures import MOST_PIXELS, read_picture
@@ -39,8 +38,6 @@ class Seen(NamedTuple):
     """(H, W, 3)."""
     codes: Codes
     """Of this one image."""
-    noise: Tensor
-    """(1, C, h, w): the noise that it comes from; drawn from it, what the units do not hold stays."""
 
 
 class Reading(NamedTuple):
@@ -65,6 +62,24 @@ class Drawn(NamedTuple):
     pictures: np.ndarray
 
 
+class Typical:
+    """What is usual among known scalars (m, N) of N units."""
+
+    def __init__(self, known: np.ndarray) -> None:
+        self._known = np.sort(known, axis=0)
+        self._lonely = np.sort(_kth_distance(self._known, self._known, NEIGHBOUR + 1), axis=0)  # itself is the nearest
+
+    def shares(self, scalars: np.ndarray) -> np.ndarray:
+        """Scalars (n, N) -> the part of the known ones that are at least as lonely, (n, N) in (0, 1].
+
+        Lonely is far from the tenth nearest. For a new one drawn as the known ones were, this is uniform, whatever the
+        distribution: it is the p-value of a conformal anomaly detector (Laxhammar and Falkman 2010).
+        """
+        lonely = _kth_distance(scalars, self._known, NEIGHBOUR)
+        more = [len(known) - np.searchsorted(known, values) for known, values in zip(self._lonely.T, lonely.T)]
+        return (np.stack(more, axis=1) + 1) / (len(self._lonely) + 1)
+
+
 class Session:
     """A run, opened for looking: the model, images of its data, and what is computed once for all visitors."""
 
@@ -74,8 +89,7 @@ class Session:
         self.examples = studio.draw_images(NUM_EXAMPLES, 6)
         scalars = studio.sample.codes.scalars
         self.low, self.high = unit_range(scalars, 2).T  # (N,) each
-        self._sorted = np.sort(scalars, axis=0)
-        self._loneliness = np.sort(_kth_distance(self._sorted, self._sorted, NEIGHBOUR + 1), axis=0)  # less itself
+        self.typical = Typical(scalars)
         self._naming = threading.Lock()
 
     @classmethod
@@ -126,19 +140,13 @@ class Session:
 
     def see(self, image: np.ndarray) -> Seen:
         """Takes an image (H, W, 3) apart."""
-        codes, sampling = self.model.encode(image[None]), self.studio.sampling
-        noise = self.model.invert(image[None], codes.aligned, sampling.steps, solver=sampling.solver)
-        return Seen(image, codes, noise)
-
-    def from_units(self, seen: Seen) -> np.ndarray:
-        """What the units alone keep of a picture: drawn from them and a noise that knows nothing of it, (H, W, 3)."""
-        return self._draw(seen.codes.aligned, self.model.draw_noise(1, self.studio.sampling.seed))
+        return Seen(image, self.model.encode(image[None]))
 
     def readings(self, seen: Seen) -> list[Reading]:
         """What each unit says of a picture."""
         scalars = seen.codes.scalars
         places = ((scalars[0] - self.low) / np.maximum(self.high - self.low, 1e-12)).clip(0, 1)
-        typical = self.typicality(scalars)[0]
+        typical = self.typical.shares(scalars)[0]
         device = self.model.device
         shares = self.model.anchors.shares(
             torch.from_numpy(scalars).to(device), torch.from_numpy(seen.codes.tokens).to(device)
@@ -153,40 +161,28 @@ class Session:
             )
         return found
 
-    def typicality(self, scalars: np.ndarray) -> np.ndarray:
-        """Scalars (n, N) -> the part of the data's images whose value is at least as lonely, (n, N) in (0, 1].
-
-        Lonely is far from the tenth nearest image of the data. For an image like those of the data this is uniform,
-        whatever the distribution: the p-value of a conformal anomaly detector (Laxhammar and Falkman 2010).
-        """
-        lonely = _kth_distance(scalars, self._sorted, NEIGHBOUR)
-        at_least = [
-            len(known) - np.searchsorted(known, values) for known, values in zip(self._loneliness.T, lonely.T)
-        ]
-        return (np.stack(at_least, axis=1) + 1) / (len(self._loneliness) + 1)
-
     def mix(self, source: Seen, target: Seen, units: Collection[int]) -> np.ndarray:
-        """The source with some of its units taken from the target, (H, W, 3)."""
+        """The source with some of its units taken from the target, (H, W, 3); with none, what its units keep of it."""
         tokens = source.codes.aligned.copy()
         for unit in units:
             self.model.anchors.require_unit(unit)
             tokens[:, unit] = target.codes.aligned[:, unit]
-        return self._draw(tokens, source.noise)
+        return self._draw(tokens)
 
-    def move(self, seen: Seen, scalars: Sequence[float]) -> np.ndarray:
-        """A picture with the scalars of all its units set to others (N,), (H, W, 3)."""
-        return self._draw(self.model.align(np.array(scalars, np.float32)[None]), seen.noise)
+    def move(self, scalars: Sequence[float]) -> np.ndarray:
+        """The picture that scalars (N,) of all units say, (H, W, 3)."""
+        return self._draw(self.model.align(np.array(scalars, np.float32)[None]))
 
     def drawn_from(self, seen: Seen, unit: int, anchor: int) -> list[Drawn]:
         """A picture and others of the data, and the same with a unit's token from one of its anchors."""
         sampling = self.studio.sampling
-        images = np.concatenate([seen.image[None], self.examples])[:COLUMNS]
+        images = np.concatenate([seen.image[None], self.examples[1 - COLUMNS :]])
         mean = anchor_means(self.model, unit)
         require(0 <= anchor < len(mean), f"unit {unit} has no anchor {anchor}: choose from 0 to {len(mean) - 1}")
         tokens = {
             "the anchor's mean": mean[[anchor]],
-            "of an image that is there": anchor_members(self.studio.sample.codes, unit, anchor, 1, sampling.seed),
-            "drawn from the Gaussian": anchor_draws(self.model, unit, anchor, 1, seed=sampling.seed),
+            "of an image there": anchor_members(self.studio.sample.codes, unit, anchor, 1, sampling.seed),
+            "from the Gaussian": anchor_draws(self.model, unit, anchor, 1, seed=sampling.seed),
         }
         drawn = redraw(self.model, images, unit, np.concatenate(list(tokens.values())), sampling)  # (n, 3, H, W, 3)
         rows = [Drawn(title, drawn[:, row]) for row, title in enumerate(tokens)]
@@ -205,9 +201,10 @@ class Session:
         with self._naming:
             self.model.unit_names = name_unit(self.run, unit, text)
 
-    def _draw(self, tokens: np.ndarray, noise: Tensor) -> np.ndarray:
+    def _draw(self, tokens: np.ndarray) -> np.ndarray:
+        """Draws tokens (1, N, D), always from the same noise, so that pictures differ by their tokens alone."""
         sampling = self.studio.sampling
-        return self.model.decode(tokens, sampling.steps, noise=noise, solver=sampling.solver)[0]
+        return self.model.decode(tokens, sampling.steps, sampling.seed, solver=sampling.solver)[0]
 
 
 def _kth_distance(values: np.ndarray, known: np.ndarray, k: int) -> np.ndarray:
