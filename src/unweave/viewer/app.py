@@ -31,7 +31,9 @@ LIVE: dict[str, Any] = {**ANSWER, "trigger_mode": "always_last"}  # what came in
 
 def build(session: Session) -> gr.Blocks:
     """The page about a run."""
-    with gr.Blocks(title=f"{Path(session.run).name}: unweave", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+    with gr.Blocks(
+        title=f"{Path(session.run).name}: unweave", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)
+    ) as page:
         _Page(session).connect(page)
     return page
 
@@ -44,7 +46,7 @@ def _answer(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*values)
         except UserError as error:
-            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     return answer
 
@@ -151,9 +153,8 @@ class _Page:
         ):
             asked = [*mixing, *chosen] if state is self.picture else mixing
             gallery.select(_answer(self.take), None, state, **ANSWER).success(_answer(look), asked, seen, **ANSWER)
-            sent = upload.upload(_answer(self.receive), upload, state, **ANSWER)
+            sent = upload.upload(self.receive, [upload, state], [upload, state], **ANSWER)
             sent.success(_answer(look), asked, seen, **ANSWER)
-            sent.then(lambda: None, None, upload, **ANSWER)  # the place is free for the next
         self.ticked.input(_answer(self.mix), mixing, self.mixed, **LIVE)
         dragged = [slider.input for slider in self.sliders]
         gr.on(dragged, _answer(self.move), [self.picture, *self.sliders], self.moved, **LIVE)
@@ -173,8 +174,13 @@ class _Page:
     def take(self, event: gr.SelectData) -> Seen:
         return self.session.see(self.session.examples[event.index])
 
-    def receive(self, path: str) -> Seen:
-        return self.session.see(self.session.read(path))
+    def receive(self, path: str, seen: Seen) -> tuple[None, Seen]:
+        """The picture that was sent, or the one that was there; the place is free for the next."""
+        try:
+            return None, self.session.see(self.session.read(path))
+        except UserError as error:
+            gr.Warning(str(error))
+            return None, seen
 
     def look(self, seen: Seen, other: Seen, ticked: Sequence[int], unit: int, anchor: int | None) -> list[Any]:
         """All that depends on the picture."""
@@ -191,22 +197,26 @@ class _Page:
         return parts.pictures([("the picture", seen.image), ("the other", other.image), (words, mixed)])
 
     def move(self, seen: Seen, *scalars: float) -> str:
-        return parts.pictures([("the picture", seen.image), ("redrawn with the sliders' values", self.session.move(scalars))])
+        return parts.pictures(
+            [("the picture", seen.image), ("redrawn with the sliders' values", self.session.move(scalars))]
+        )
 
     def start(self, seen: Seen) -> list[Any]:
         """The sliders where the picture has them, each over its usual range, or further where the picture lies."""
         session, scalars = self.session, seen.codes.scalars[0].astype(np.float64).round(DIGITS).tolist()
         lows = np.minimum(session.low.astype(np.float64).round(DIGITS), scalars).tolist()
         highs = np.maximum(session.high.astype(np.float64).round(DIGITS), scalars).tolist()
-        sliders = [
-            gr.update(minimum=low, maximum=high, value=value) for low, high, value in zip(lows, highs, scalars)
-        ]
+        sliders = [gr.update(minimum=low, maximum=high, value=value) for low, high, value in zip(lows, highs, scalars)]
         return [self.move(seen, *scalars), *sliders]
 
     def show_map(self, seen: Seen, unit: int) -> list[Any]:
         anchors = self.session.anchors_of(unit)
         first = anchors[0] if anchors else None
-        return [self.session.maps[unit].picture, gr.update(choices=anchors, value=first), self.sample(seen, unit, first)]
+        return [
+            self.session.maps[unit].picture,
+            gr.update(choices=anchors, value=first),
+            self.sample(seen, unit, first),
+        ]
 
     def find(self, seen: Seen, unit: int, event: gr.SelectData) -> list[Any]:
         anchor = self.session.maps[unit].nearest(*event.index) if self.session.anchors_of(unit) else None

@@ -57,6 +57,8 @@ def _warn(host: str, password: str) -> None:
     if _is_loopback(host):
         return
     if password:
-        say("warning: the password and all pictures travel unencrypted; for more than a network you trust, use a tunnel")
+        say(
+            "warning: the password and all pictures travel unencrypted; for more than a network you trust, use a tunnel"
+        )
     else:
         say(f"warning: whoever reaches {host} can look, send pictures and rename units: give a --password")

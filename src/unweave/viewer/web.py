@@ -5,6 +5,7 @@ from importlib import resources
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.themes import Base
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -50,7 +51,7 @@ def application(session: Session, password: str, only_here: bool) -> FastAPI:
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=resources.files("unweave.viewer").joinpath("view.css").read_text(encoding="utf-8"),
     )
 
