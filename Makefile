@@ -1,4 +1,5 @@
-# `make demo` shows what the library does, `make test` checks it. Each sets itself up in .venv.
+# `make demo` shows what the library does, `make test` checks it, `make docs` makes a site of its pages in site/. Each sets
+# itself up in .venv.
 #
 #   TORCH=cpu    torch's CPU build (about 0.2 GB to download)
 #   TORCH=cuda   torch's CUDA build (about 3 GB to download; Linux with an NVIDIA GPU)
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: .venv/.demo-$(TORCH)
 	$(BIN)/unweave demo
@@ -24,6 +25,10 @@ test: .venv/.test-$(TORCH)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(PYTEST)
+
+docs: .venv/.docs-$(TORCH)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo 'open site/index.html; to search too: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site'
 
 .venv/.demo-$(TORCH): $(SOURCES)
 ifeq ($(filter $(TORCH),cpu cuda),)
@@ -39,5 +44,9 @@ endif
 	$(PIP) --editable '.[dev]'
 	touch $@
 
+.venv/.docs-$(TORCH): .venv/.demo-$(TORCH)
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

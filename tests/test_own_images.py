@@ -1,6 +1,8 @@
 """From a folder of pictures to a trained model, its units and its pictures; and a trained model on a published file."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -8,11 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from sklearn.decomposition import PCA
 
 import unweave
 from unweave.cli import main
 from unweave.data import Rooms
 from unweave.data.base import StateSpace
+from unweave.data.pictures import fitted
+from unweave.metrics import tad
 from unweave.report.dataset import _walk
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -47,17 +52,71 @@ def run(photos, cache, tmp_path_factory):
     return folder
 
 
-def test_units_of_every_picture_and_what_can_be_said_of_them(run, tmp_path, capsys):
+def test_units_of_every_picture_and_what_can_be_said_of_them(run, photos, tmp_path, capsys):
     codes = tmp_path / "codes.parquet"
     assert main(["encode", str(run), "--out", str(codes), "--device", "cpu"]) == 0
     table = pq.read_table(codes)
     assert table["index"].to_pylist() == list(range(40))
     assert table["odd"].to_pylist() == [number % 2 for number in range(40)]
     assert main(["score", str(codes), "--metrics", "mig,tad"]) == 0
-    assert main(["evaluate", str(run)]) == 2
+    assert main(["evaluate", str(run), "--data", str(photos)]) == 2  # no labels there
     assert "is no grid of known factors" in capsys.readouterr().err
     assert main(["swap", str(run), "--out", str(tmp_path), "--pairs", "2", "--steps", "2", "--device", "cpu"]) == 0
     assert (tmp_path / "swap.png").stat().st_size > 1_000
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """CelebA's layout: pictures of 178 x 218 in a zip, attributes -1 or 1 in list_attr_celeba.txt."""
+    folder = tmp_path_factory.mktemp("celeba")
+    attributes = StateSpace(("Bright", "Red", "Lucky"), (2, 2, 2)).factors(np.arange(48) % 8)
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
+        for number, (bright, red, _) in enumerate(attributes):
+            pixels = np.full((218, 178, 3), 60 + 120 * bright + number % 5, np.uint8)
+            pixels[90:150, 60:120] = (220, 30, 30) if red else (30, 30, 220)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "png")
+            archive.writestr(f"img_align_celeba/{number + 1:06}.jpg", file.getvalue())
+    rows = [
+        f"{number + 1:06}.jpg {' '.join(f'{2 * value - 1:2}' for value in row)}"
+        for number, row in enumerate(attributes)
+    ]
+    (folder / "list_attr_celeba.txt").write_text("\n".join(["48", "Bright Red Lucky ", *rows]) + "\n")
+    return folder, attributes
+
+
+def test_attributes_in_the_layout_of_celeba_are_scored_by_both_definitions(faces, cache, tmp_path, capsys):
+    folder, attributes = faces
+    run, zipped, labels = tmp_path / "run", folder / "img_align_celeba.zip", folder / "list_attr_celeba.txt"
+    options = ["--data.folder", str(zipped), "--data.labels", str(labels), "--data.fit", "celeba_128"]
+    more = ["--data.cache", str(cache), "--train.images", "640"]
+    assert main(["train", "tiny", "--run", str(run), *options, *more]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    found = json.loads((run / "attributes.json").read_text())
+
+    with zipfile.ZipFile(zipped) as archive:
+        pictures = [Image.open(io.BytesIO(archive.read(name))) for name in sorted(archive.namelist())]
+    codes = unweave.load(run).encode(np.stack([fitted(picture, 32, "celeba_128") for picture in pictures]))
+    exact = tad(codes.scalars, attributes)
+    first = [PCA(1, svd_solver="full").fit_transform(unit)[:, 0] for unit in codes.tokens.astype(float).swapaxes(0, 1)]
+    published = tad(np.stack(first, axis=1), attributes, method="grid")
+    assert found["scores"]["exact"]["tad"] == pytest.approx(exact.score, abs=1e-6)
+    np.testing.assert_allclose(found["scores"]["exact"]["auroc"], exact.auroc, atol=1e-6)
+    np.testing.assert_allclose(found["scores"]["published"]["auroc"], published.auroc, atol=0.05)  # either direction
+    assert "Bright" in found["scores"]["exact"]["captured"]
+    assert "Lucky" not in found["scores"]["exact"]["captured"]
+    assert found["untrained"]["exact"]["auroc"] != found["scores"]["exact"]["auroc"]
+    assert f"{exact.score:.3f}" in said
+    assert "Bright: unit" in said
+
+    assert main(["encode", str(run), "--out", str(tmp_path / "codes.parquet"), "--device", "cpu"]) == 0
+    assert (
+        main(["score", str(tmp_path / "codes.parquet"), "--metrics", "tad", "--json", str(tmp_path / "tad.json")]) == 0
+    )
+    scored = json.loads((tmp_path / "tad.json").read_text())
+    assert scored["factors"] == ["Bright", "Red", "Lucky"]
 
 
 def test_pictures_elsewhere_are_encoded_by_path(run, photos, tmp_path):

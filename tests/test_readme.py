@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from unweave import cli
 from unweave.data import Rooms
@@ -15,6 +16,8 @@ from unweave.data import Rooms
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 LOOK = (ROOT / "docs" / "look.md").read_text()
+HOWTO = (ROOT / "docs" / "howto.md").read_text()
+OTHERS = [(ROOT / "docs" / name).read_text() for name in ("convert.md", "metrics.md", "reproduce.md")]
 OPTIONS = Path(__file__).parent / "fixtures" / "options.json"
 
 
@@ -39,14 +42,26 @@ def test_python_of_the_looking_page_runs():
     assert names["noise"].shape == (8, *names["model"].latent_shape)
 
 
+def test_python_of_the_page_of_how_to_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", HOWTO, re.DOTALL):
+        exec(code, names)
+    rooms, model, images = names["rooms"], names["model"], names["images"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["mig", "sap", "irs", *rooms.factor_names]
+    scalars, factors = model.scalars(images), rooms.factors(np.arange(len(rooms)))
+    expected = max(abs(spearmanr(unit, factors[:, 0]).statistic) for unit in scalars.T)
+    assert float(said[3].split()[1].rstrip(",")) == pytest.approx(expected, abs=0.006)
+    assert model.history["images"] == 640
+
+
 def commands_of(text):
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
     return [line for line in lines if re.match(r"(\.venv/bin/)?unweave [a-z]", line)]
 
 
-@pytest.mark.parametrize(
-    "line", commands_of(README) + commands_of(LOOK) + commands_of((ROOT / "docs" / "convert.md").read_text())
-)
+@pytest.mark.parametrize("line", [line for page in (README, LOOK, HOWTO, *OTHERS) for line in commands_of(page)])
 def test_commands_of_the_pages_are_understood(line, monkeypatch):
     """Parsed by the real command line, with the work itself left out."""
     words = shlex.split(line)[1:]

@@ -168,6 +168,20 @@ def test_starts_cannot_be_compared_without_held_out_images(two_starts, tmp_path)
         train(config, tmp_path / "run", [].append)
 
 
+def test_arithmetic_has_as_many_threads_as_asked_for(tiny, tmp_path, monkeypatch):
+    before, seen, step = torch.get_num_threads(), [], training.train_step
+
+    def watched(*arguments):
+        seen.append(torch.get_num_threads())
+        return step(*arguments)
+
+    monkeypatch.setattr(training, "train_step", watched)
+    for num in (1, before + 1, 0):
+        train(replace(tiny, train=replace(tiny.train, images=16, threads=num)), tmp_path / str(num), [].append)
+    assert seen == [1, before + 1, before]
+    assert torch.get_num_threads() == before
+
+
 def test_held_out_loss_is_of_images_from_the_whole_set():
     rows = np.arange(0, 9_000, 3)
     chosen = spread(rows, 1_000)

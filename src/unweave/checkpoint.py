@@ -5,7 +5,7 @@
     RUN/state/000000064000/ a checkpoint after that many images: tensors.safetensors and manifest.json with its hash;
                             the last two are kept
     RUN/model/              the trained model as it stands, see `models.folder`; of a first stage, diffusers' folder
-    RUN/results.json        scores, once they were computed
+    RUN/results.json        scores, once they were computed; TAD in attributes.json, FID in frechet.json
 
 A checkpoint is written into a hidden folder and renamed: it is there whole or not at all.
 """
@@ -38,6 +38,7 @@ NUM_KEPT = 2
 MAY_CHANGE = (
     "train.images",
     "train.workers",
+    "train.threads",
     "train.log_every_images",
     "train.save_every_images",
     "train.accelerator",

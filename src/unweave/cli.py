@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -110,8 +111,10 @@ def evaluate(
 ) -> None:
     """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
 
+    On a grid of factors all scores; on images with binary attributes, as CelebA's, TAD.
+
     Args:
-        out: where to write results.json and the unit-by-factor picture (default: the run folder, or runs/NAME)
+        out: folder for results.json (attributes.json) and a picture (default: the run folder, or runs/NAME)
         data: rooms, dsprites or a published file such as 3dshapes.h5, in the place of what the model was trained on
         seed: seed of the scores
         device: cpu, cuda, mps or auto
@@ -120,6 +123,40 @@ def evaluate(
     from unweave.report.summary import evaluate_run
 
     evaluate_run(run, _output(run, out), seed, device, data, cache_gb)
+
+
+def frechet(
+    run: Model,
+    inception: Path | None = None,
+    images: int = 50_000,
+    real: int = 0,
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling(steps=100, solver="ddim"),
+    out: Path | None = None,
+    data: str = "",
+    device: str = "auto",
+    batch_size: int = 128,
+    json: bool = False,
+) -> None:
+    """How near drawn images are to the data: FID with Inception's weights, else a distance of the model's own features.
+
+    `unweave frechet RUN --inception pt_inception-2015-12-05-6726825d.pth`, the file of pytorch-fid and torch-fidelity.
+    Drawn as in the paper: from the units of random images of the data, and fresh noise. Writes frechet.json.
+
+    Args:
+        inception: Inception's weights; without them the distance is one of other features, and is not called FID
+        images: how many to draw
+        real: images of the data to compare with, chosen at random; 0 takes all
+        out: folder for frechet.json (default: the run folder, or runs/NAME)
+        data: a set or a path, in the place of what the model was trained on
+        device: cpu, cuda, mps or auto
+        batch_size: images at a time
+        json: print what frechet.json holds
+    """
+    from unweave.report.summary import measure_distance
+
+    found = measure_distance(run, _output(run, out), inception, images, real, sampling, device, data, batch_size)
+    if json:
+        print(dumps(found, indent=2))
 
 
 def score(
@@ -367,10 +404,48 @@ def convert(checkpoint: tyro.conf.Positional[Path], folder: tyro.conf.Positional
     _say(f"wrote {folder}: unweave.load({str(folder)!r}) opens it")
 
 
+def reproduce(
+    table: tyro.conf.Positional[Literal["table1", "table2", "ablation", "downstream"]],
+    data: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    scale: Literal["full", "small", "tiny"] = "full",
+    out: Path | None = None,
+    inception: Path | None = None,
+    vgg16: Path | None = None,
+    lpips: Path | None = None,
+    piece: str = "",
+    dry_run: bool = False,
+) -> None:
+    """Make a table of the paper, our numbers beside the printed ones: train, encode and score all that it takes.
+
+    `unweave reproduce table1 --data shapes3d`; the same command again goes on where it was cut. What it will cost is
+    measured and said first. `--scale small` goes the same way on generated images, in minutes. Several GPUs work side
+    by side; on several machines give each a `--piece`, and the command without one puts them together.
+
+    Args:
+        table: which; tables of one scale in one folder share what they have in common
+        data: sets, as in shapes3d cars3d mpi3d (default: those of the table)
+        seeds: of the trainings
+        scale: full, the published schedules on the published sets; small, minutes on generated images; tiny, a test
+        out: folder for all of it, the table in a folder of its name (default: runs/reproduce/SCALE)
+        inception: Inception's weights, the file of pytorch-fid; without, the distance of table2 is no FID
+        vgg16: VGG16's weights for the first stage, as torchvision publishes them; without, it trains without
+        lpips: the linear heads of LPIPS, which belong to them
+        piece: do this piece only, by the name that --dry-run lists
+        dry_run: say what it would cost, list the pieces, and stop
+    """
+    from unweave.reproduce.command import reproduce as run_reproduce
+    from unweave.reproduce.plan import Request
+
+    folder = out if out is not None else Path("runs") / "reproduce" / scale
+    run_reproduce(Request(table, data, seeds, scale, folder, inception, vgg16, lpips), dry_run, piece)
+
+
 COMMANDS = {
     "train": train,
     "data": data,
     "evaluate": evaluate,
+    "frechet": frechet,
     "score": score,
     "udr": udr,
     "encode": encode,
@@ -384,6 +459,7 @@ COMMANDS = {
     "view": view,
     "demo": demo,
     "convert": convert,
+    "reproduce": reproduce,
 }
 
 

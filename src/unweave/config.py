@@ -410,6 +410,9 @@ class LoopConfig:
     """Seed of everything random."""
     workers: int = 0
     """Processes that read images; 0 reads in the training process."""
+    threads: int = 0
+    """CPU threads of each process's arithmetic; 0: torch's own choice. Small models gain little by a second one, and
+    lose most of their speed when threads wait for each other on a machine that does other things too."""
     devices: int = 1
     """Processes that train together, one per device."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -421,7 +424,7 @@ class LoopConfig:
         counts = ("images", "batch_size", "accumulate", "log_every_images", "save_every_images", "devices")
         for name in (*counts, "starts", "start_images"):
             require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
-        for name in ("warmup_images", "clip", "workers", "seed"):
+        for name in ("warmup_images", "clip", "workers", "threads", "seed"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
         require(0 <= self.cooldown <= 1, f"train.cooldown is {self.cooldown}: choose from 0 to 1")
         require(self.lr > 0, f"train.lr is {self.lr}: must be positive")

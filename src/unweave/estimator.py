@@ -20,7 +20,8 @@ from unweave.train import train
 class UnitEncoder(TransformerMixin, BaseEstimator):
     """Learns the units of images and gives one number per image and unit.
 
-    >>> units = UnitEncoder("rooms-cpu", num_images=300_000).fit(images).transform(images)   # (n, N)
+    Examples:
+        >>> units = UnitEncoder("rooms-cpu", num_images=300_000).fit(images).transform(images)   # (n, N)
 
     `preset` names the row of the preset table that says what is trained; `num_images` are seen in all, each pass
     counted (the preset's where it is None); `device` is cpu, cuda, mps or auto. After `fit`, `model_` is the

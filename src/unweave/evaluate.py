@@ -7,9 +7,7 @@ the official ones and are all written down with the result.
 import inspect
 import json
 import math
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,19 @@ import numpy as np
 import torch
 
 from unweave.configfile import to_dict
-from unweave.data.base import FactorDataset
-from unweave.errors import require
+from unweave.data.base import FactorDataset, ImageSet, require_size
 from unweave.files import write_text
-from unweave.metrics import boosting, cell_index, dci, downstream, factor_vae_score, sample_rows
+from unweave.metrics import boosting, cell_index, dci, downstream, factor_vae_score, sample_rows, tad
 from unweave.metrics.inputs import Protocol, Scale
-from unweave.metrics.suite import METRICS, score_grid
+from unweave.metrics.suite import METRICS, one_number_per_unit, score_grid
+from unweave.metrics.tad import OFFICIAL_STEPS
 from unweave.models.diffusion import DiffusionModel, evaluating
 from unweave.models.images import normalise
 from unweave.nn.encoder import FeatureExtractor
-from unweave.record import Display
+from unweave.record import Display, versions
 
 CHUNK = 512
+MOST_LABELLED = 10_000  # images that TAD is taken of, as published
 PROTOCOLS: tuple[Protocol, ...] = ("official", "robust")
 OTHERS = tuple(name for name in METRICS if name not in ("factor_vae", "dci"))
 
@@ -41,17 +40,10 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
     Raises `UserError` when the images have another size than the model's, or no factor varies.
     """
     start = time.monotonic()
-    size = model.config.image_size
-    require(
-        dataset.image_shape == (size, size, 3),
-        f"{dataset.name} has images {dataset.image_shape}: this model wants ({size}, {size}, 3)",
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        untrained = FeatureExtractor(model.config.encoder, size).to(model.device)
-
-    codes = standardise(scalars_of(model.encoder, dataset, "encoding", quiet))
-    baseline = standardise(scalars_of(untrained, dataset, "encoding, untrained", quiet))
+    require_size(dataset, model.config.image_size)
+    rows = np.arange(len(dataset))
+    codes = standardise(scalars_of(model.encoder, dataset, rows, "encoding", quiet))
+    baseline = standardise(scalars_of(untrained(model, seed), dataset, rows, "encoding, untrained", quiet))
     sizes = dataset.factor_sizes
     scores = score(codes, sizes, seed, "scoring", quiet)
     few_labels = downstream(codes, sizes, seed=seed, largest=scores["accuracy_per_factor"])
@@ -75,25 +67,85 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
         },
         "history": model.history,
         "seconds": round(time.monotonic() - start, 1),
-        "versions": {"unweave": version("unweave"), "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
     }
 
 
+def evaluate_attributes(model: DiffusionModel, dataset: ImageSet, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+    """TAD of a model on images with binary attributes, as CelebA's; returns what `attributes.json` holds.
+
+    Of at most 10,000 images, chosen under `seed`, in both definitions: `published`, of the first principal component of
+    each unit's token by 11 thresholds, and `exact`, of the scalars by ranks. `untrained` has those of an extractor with
+    fresh weights. Raises `UserError` when the images have another size than the model's, or no attribute varies.
+    """
+    start = time.monotonic()
+    require_size(dataset, model.config.image_size)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:MOST_LABELLED])
+    found = {
+        name: _tad(encoder, dataset, rows, what, quiet)
+        for name, encoder, what in (
+            ("scores", model.encoder, "encoding"),
+            ("untrained", untrained(model, seed), "encoding, untrained"),
+        )
+    }
+    return {
+        **found,
+        "protocol": {"images": len(rows), "seed": seed, "thresholds": OFFICIAL_STEPS},
+        "data": {"name": dataset.name, "images": len(dataset), "factor_names": list(dataset.factor_names)},
+        "history": model.history,
+        "seconds": round(time.monotonic() - start, 1),
+        "versions": versions(),
+    }
+
+
+@torch.no_grad()
+def _tad(
+    encoder: FeatureExtractor, dataset: ImageSet, rows: np.ndarray, what: str, quiet: bool
+) -> dict[str, dict[str, Any]]:
+    """TAD in both definitions, by name."""
+    scalars = scalars_of(encoder, dataset, rows, what, quiet)
+    device = next(encoder.parameters()).device
+    tokens = torch.cat([encoder.tokens(part.to(device)).cpu() for part in torch.from_numpy(scalars).split(CHUNK)])
+    truth = dataset.factors(rows)
+    results = {
+        "published": tad(one_number_per_unit(tokens.numpy()), truth, method="grid"),
+        "exact": tad(scalars, truth),
+    }
+    return {
+        name: {
+            "tad": result.score,
+            "captured": [dataset.factor_names[column] for column in np.flatnonzero(result.captured)],
+            "auroc": result.auroc.tolist(),
+            "notes": list(result.notes),
+        }
+        for name, result in results.items()
+    }
+
+
+def untrained(model: DiffusionModel, seed: int) -> FeatureExtractor:
+    """An extractor as the model's, with fresh weights under `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FeatureExtractor(model.config.encoder, model.config.image_size).to(model.device)
+
+
 def write_results(results: dict[str, Any], path: Path) -> None:
-    """Writes `results.json` atomically."""
+    """Writes what was found as JSON, atomically."""
     write_text(path, json.dumps(results, indent=2) + "\n")
 
 
 @torch.no_grad()
-def scalars_of(encoder: FeatureExtractor, dataset: FactorDataset, what: str, quiet: bool = False) -> np.ndarray:
-    """The unit scalars of every image of a data set, in its order: (images, N) float32."""
+def scalars_of(
+    encoder: FeatureExtractor, dataset: ImageSet, rows: np.ndarray, what: str, quiet: bool = False
+) -> np.ndarray:
+    """The unit scalars (n, N) float32 of the images with numbers `rows` (n,)."""
     device = next(encoder.parameters()).device
     parts = []
-    with evaluating(encoder), Display(what, len(dataset), "images", quiet) as display:
-        for start in range(0, len(dataset), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(dataset)))
-            parts.append(encoder.scalars(normalise(torch.from_numpy(dataset.images(rows)).to(device))).cpu().numpy())
-            display.update(len(rows) + start)
+    with evaluating(encoder), Display(what, len(rows), "images", quiet) as display:
+        for start in range(0, len(rows), CHUNK):
+            images = torch.from_numpy(dataset.images(rows[start : start + CHUNK]))
+            parts.append(encoder.scalars(normalise(images.to(device))).cpu().numpy())
+            display.update(start + len(images))
     return np.concatenate(parts)
 
 

@@ -75,6 +75,7 @@ CPU_TRAIN = TrainConfig(
     ema_encoder=True,
     log_every_images=8_000,
     save_every_images=100_000,
+    threads=1,
     accelerator="cpu",
 )
 
@@ -253,11 +254,11 @@ FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
             model=VQGANConfig(
                 vq=VQConfig(channels=(8, 16, 32), num_res_blocks=1, codebook_size=512, norm_groups=4),
                 revive_after=30,
-                critic=CriticConfig(channels=16, start=0.25),
+                critic=CriticConfig(weight=0.1, channels=16, start=0.5),
             ),
             train=VQTrainConfig(
-                images=96_000,
-                batch_size=32,
+                images=120_000,
+                batch_size=16,
                 accumulate=1,
                 lr=4e-4,
                 cooldown=1.0,

@@ -1,9 +1,11 @@
 """What a run says while it works: `metrics.jsonl` for ever, a progress line for the moment."""
 
 import json
+import platform
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -103,6 +105,11 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self.live:
             self.progress.stop()
+
+
+def versions() -> dict[str, str]:
+    """What numbers were computed with."""
+    return {"unweave": version("unweave"), "torch": version("torch"), "python": platform.python_version()}
 
 
 def clock(seconds: float) -> str:

@@ -5,7 +5,8 @@ import hashlib
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,6 +56,17 @@ def _spawn(fabric: Fabric, main: Callable[..., Any], *args: Any) -> Any:
 
 def _call(main: Callable[..., Any], args: tuple[Any, ...], fabric: Fabric) -> Any:
     return main(fabric, *args)
+
+
+@contextmanager
+def threads(num: int) -> Iterator[None]:
+    """Lets torch compute with so many CPU threads for a while; 0: as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device(name: str = "auto") -> torch.device:

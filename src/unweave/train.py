@@ -33,7 +33,7 @@ from unweave.models.images import normalise
 from unweave.nn.ema import Ema
 from unweave.record import Display, Record, Say, read_record, say
 from unweave.run import Run
-from unweave.runtime import Fabric, launch, mix_seed, seed_step, sum_over_processes
+from unweave.runtime import Fabric, launch, mix_seed, seed_step, sum_over_processes, threads
 from unweave.stages import make_stage
 from unweave.state import State, restore, snapshot
 
@@ -63,7 +63,8 @@ def train(
     """Trains, or goes on training, the run in `folder`; returns the folder of the model.
 
     Images come from the data set that the options name, or from `dataset` where one is given. `on_save` is shown the
-    model as it is saved, averaged and in eval mode, to look at; its time does not count as training.
+    model as it is saved, averaged and in eval mode, to look at; its time does not count as training. A run that goes on
+    begins by showing where it stands, as whoever looked may have been cut off too.
     Raises `UserError` for a folder of another run, a disk that cannot be written, or a loss that is not finite, and
     KeyboardInterrupt, with all saved and the way to go on as its text, after Ctrl-C.
     """
@@ -74,7 +75,13 @@ def train(
     return folder / "model"
 
 
-def _main(
+def _main(fabric: Fabric, config: RunConfig | VQRunConfig, *arguments: Any) -> int:
+    """One process's part of a run; returns the images seen."""
+    with threads(config.train.threads):
+        return _run(fabric, config, *arguments)
+
+
+def _run(
     fabric: Fabric,
     config: RunConfig | VQRunConfig,
     folder: Path,
@@ -82,7 +89,6 @@ def _main(
     dataset: ImageSet | None,
     on_save: OnSave | None,
 ) -> int:
-    """One process's part of a run; returns the images seen."""
     if not fabric.is_global_zero:
         tell = _silence
     trained_on = config.data if dataset is None else None
@@ -97,6 +103,8 @@ def _main(
         if reached < options.start_images:
             return reached
     state = take_up(run)
+    if state.images:
+        show(run, state, on_save)
     if state.images < options.images:
         fit(run, state, "training", options.images, on_save)
     return state.images
@@ -287,13 +295,23 @@ def save(run: Run, state: State, on_save: OnSave | None) -> float:
         return 0.0
     checkpoint.save(run.folder, snapshot(state))
     with state.ema.applied():
-        history = {"images": state.images, "step": state.step, "seconds": round(state.seconds, 1)}
-        state.stage.save(run.folder / "model", history)
-        looking = time.monotonic()
-        if on_save:
-            with evaluating(state.model):
-                on_save(state.model)
-        return time.monotonic() - looking
+        state.stage.save(run.folder / "model", history(state))
+    looking = time.monotonic()
+    show(run, state, on_save)
+    return time.monotonic() - looking
+
+
+def show(run: Run, state: State, on_save: OnSave | None) -> None:
+    """Shows the model, averaged and in eval mode, to `on_save`."""
+    if on_save and not run.quiet:
+        state.model.history = history(state)  # pyright: ignore[reportArgumentType]
+        with state.ema.applied(), evaluating(state.model):
+            on_save(state.model)
+
+
+def history(state: State) -> dict[str, Any]:
+    """How far a model was trained, as its folder says."""
+    return {"images": state.images, "step": state.step, "seconds": round(state.seconds, 1)}
 
 
 def crosses(before: int, after: int, every: int) -> bool:

@@ -15,9 +15,10 @@ from unweave.errors import UserError, require
 class StateSpace:
     """Index <-> factors by mixed radix: index = sum_i f_i * prod_{j > i} size_j, the last factor fastest.
 
-    >>> space = StateSpace(("shape", "hue"), (4, 10))
-    >>> space.factors([13])
-    array([[1, 3]])
+    Examples:
+        >>> space = StateSpace(("shape", "hue"), (4, 10))
+        >>> space.factors([13])
+        array([[1, 3]])
     """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int]):
@@ -155,6 +156,22 @@ def require_grid(dataset: ImageSet) -> FactorDataset:
             f"encode`, and score them with `unweave score` where there are labels"
         )
     return cast("FactorDataset", dataset)
+
+
+def has_attributes(dataset: ImageSet) -> bool:
+    """Whether the labels of images without a grid are all binary, in {0, 1} or {-1, 1}, as CelebA's are."""
+    if isinstance(dataset, Grid) or not dataset.factor_names:
+        return False
+    labels = dataset.factors(np.arange(len(dataset)))
+    return bool((np.isin(labels, (0, 1)).all(axis=0) | np.isin(labels, (-1, 1)).all(axis=0)).all())
+
+
+def require_size(dataset: ImageSet, size: int) -> None:
+    """Raises `UserError` unless images are `size` px wide and high."""
+    require(
+        dataset.image_shape == (size, size, 3),
+        f"{dataset.name} has images {dataset.image_shape}: this model wants ({size}, {size}, 3)",
+    )
 
 
 class Frozen(Grid):

@@ -5,6 +5,7 @@ from unweave.metrics.dci import DCIResult, dci
 from unweave.metrics.downstream import DownstreamResult, downstream, downstream_rows
 from unweave.metrics.explicitness import ExplicitnessResult, explicitness
 from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score, factor_vae_score_rows
+from unweave.metrics.frechet import Moments, frechet_distance
 from unweave.metrics.infomec import InfoMECResult, infomec
 from unweave.metrics.irs import IRSResult, irs
 from unweave.metrics.mig import MIGResult, ModularityResult, mig, modularity
@@ -23,6 +24,7 @@ __all__ = [
     "InfoMECResult",
     "MIGResult",
     "ModularityResult",
+    "Moments",
     "SAPResult",
     "TADResult",
     "UDRResult",
@@ -35,6 +37,7 @@ __all__ = [
     "explicitness",
     "factor_vae_score",
     "factor_vae_score_rows",
+    "frechet_distance",
     "infomec",
     "irs",
     "mig",

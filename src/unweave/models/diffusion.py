@@ -43,9 +43,10 @@ class Codes(NamedTuple):
 class DiffusionModel(nn.Module):
     """Images to units and back.
 
-    >>> model = unweave.load("rooms-cpu")
-    >>> codes = model.encode(images)             # uint8 (n, H, W, 3) or float in [0, 1]
-    >>> pictures = model.decode(codes.aligned)   # uint8 (n, H, W, 3)
+    Examples:
+        >>> model = unweave.load("rooms-cpu")
+        >>> codes = model.encode(images)             # uint8 (n, H, W, 3) or float in [0, 1]
+        >>> pictures = model.decode(codes.aligned)   # uint8 (n, H, W, 3)
     """
 
     def __init__(self, config: ModelConfig):
@@ -218,7 +219,10 @@ class DiffusionModel(nn.Module):
         """(C, H, W) of a latent."""
         return (self.config.tokenizer.channels, self.config.latent_size, self.config.latent_size)
 
-    def draw_noise(self, num: int, seed: int) -> Tensor:
-        """(num, C, h, w) standard normal start points; row i is the same whatever `num` is."""
-        generator = torch.Generator().manual_seed(seed)
+    def draw_noise(self, num: int, seed: int | torch.Generator) -> Tensor:
+        """(num, C, h, w) standard normal start points; row i is the same whatever `num` is.
+
+        A generator in the place of a seed goes on from where it stands.
+        """
+        generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
         return torch.stack([torch.randn(self.latent_shape, generator=generator) for _ in range(num)])

@@ -102,9 +102,13 @@ class FeatureExtractor(nn.Module):
             activation=config.unit_activation,
         )
 
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> (B, W), what the scalars are linear in."""
+        return self.head[:-1](self.convs(images).flatten(1))
+
     def scalars(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N)."""
-        return self.head(self.convs(images).flatten(1))
+        return self.head[-1](self.features(images))
 
     def drawn_scalars(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scalars (B, N) as training sees them, and what they cost (B,), in nats.
@@ -115,7 +119,7 @@ class FeatureExtractor(nn.Module):
         """
         if self.log_variance is None:
             return self.scalars(images), images.new_zeros(len(images))
-        features = self.head[:-1](self.convs(images).flatten(1))
+        features = self.features(images)
         mean, log_variance = self.head[-1](features), self.log_variance(features).clamp(*LOG_VARIANCES)
         cost = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
         if not self.training:

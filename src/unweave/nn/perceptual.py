@@ -6,13 +6,13 @@ B batch, H W height, width, C h w those of a feature map.
 import itertools
 import re
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unweave.errors import UserError
+from unweave.nn.weights import Tensors, read_tensors
 
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions of VGG16 between poolings, their channels
 PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # of the convolutions among torchvision's `features`
@@ -20,8 +20,6 @@ SHIFT = (-0.030, -0.088, -0.188)  # LPIPS standardises images in [-1, 1] by thes
 SCALE = (0.458, 0.448, 0.450)
 PREFIX = r"^(features|net\.slice\d)\."  # of the backbone in torchvision's file, and in one of all of LPIPS
 EPSILON = 1e-10
-
-Tensors = dict[str, Tensor]
 
 
 class Perceptual:
@@ -56,7 +54,7 @@ class Perceptual:
 
         Raises `UserError` when one cannot be read or holds something else.
         """
-        return cls(_read(backbone, "perceptual.backbone"), _read(heads, "perceptual.heads"), device)
+        return cls(read_tensors(backbone, "perceptual.backbone"), read_tensors(heads, "perceptual.heads"), device)
 
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
         """Distance (B,) of images (B, 3, H, W) in [-1, 1] from others of the same shape; 0 from themselves."""
@@ -85,14 +83,3 @@ def _entry(weights: Tensors, name: str, shape: tuple[int, ...], prefix: str = ""
         has = "is missing" if found is None else f"has shape {tuple(found.shape)}"
         raise UserError(f"the perceptual weights are not those of LPIPS-VGG: {prefix}{name} {has}, not {shape}")
     return found.detach().float()
-
-
-def _read(path: Path, option: str) -> Tensors:
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{option} {path} cannot be read ({reason}): it needs a state dict of tensors") from None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{option} {path} is no state dict of tensors")
-    return weights

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from unweave.config import Sampling
 from unweave.data import open_dataset
-from unweave.data.base import require_grid
-from unweave.evaluate import evaluate, write_results
+from unweave.data.base import has_attributes, require_grid
+from unweave.evaluate import evaluate, evaluate_attributes, write_results
 from unweave.export import data_config
+from unweave.generation import BATCH_SIZE, distance_to_data
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
 from unweave.models.card import write_card
 from unweave.models.diffusion import DiffusionModel
@@ -26,10 +28,18 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Scores a run, model folder or bundled model: `results.json`, `report/units.png` in `out`, a table on screen.
 
-    Where that is the run's own folder, the scores go into the card of its model too.
+    Where that is the run's own folder, the scores go into the card of its model too. On images with binary attributes
+    the score is TAD, and the file `attributes.json`.
     """
     model = load(run, device_of(device))
-    dataset = require_grid(open_dataset(data_config(model, data, cache_gb), model.config.image_size, say))
+    images = open_dataset(data_config(model, data, cache_gb), model.config.image_size, say)
+    if has_attributes(images):
+        results = evaluate_attributes(model, images, seed)
+        write_results(results, out / "attributes.json")
+        show_attributes(results, model.unit_names)
+        say(f"wrote {out / 'attributes.json'}")
+        return results
+    dataset = require_grid(images)
     results = evaluate(model, dataset, seed)
     write_results(results, out / "results.json")
     if out == home(run) and find(run).is_relative_to(out):
@@ -38,6 +48,26 @@ def evaluate_run(
     show(results, model.unit_names)
     say(f"wrote {out / 'results.json'} and {out / 'report' / 'units.png'}")
     return results
+
+
+def measure_distance(
+    run: str,
+    out: Path,
+    inception: Path | None,
+    num: int,
+    num_real: int,
+    sampling: Sampling,
+    device: str = "auto",
+    data: str = "",
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, Any]:
+    """The distance of a model's pictures from its data: a line on screen, and `frechet.json` in `out`."""
+    model = load(run, device_of(device))
+    dataset = open_dataset(data_config(model, data), model.config.image_size, say)
+    found = distance_to_data(model, dataset, num, inception, sampling, num_real, batch_size, say)
+    write_results(found, out / "frechet.json")
+    say(f"{found['name']}: {found['value']:.4g} ({found['features']}); wrote {out / 'frechet.json'}")
+    return found
 
 
 def show(results: dict[str, Any], unit_names: dict[int, str]) -> None:
@@ -54,6 +84,30 @@ def show(results: dict[str, Any], unit_names: dict[int, str]) -> None:
     console.print(_holders(results, unit_names))
     say("BetaVAE, MIG, SAP, modularity, explicitness, InfoMEC, IRS (other_scores) and downstream: see results.json")
     for note in trained["notes"]:
+        say(f"note: {note}")
+
+
+def show_attributes(results: dict[str, Any], unit_names: dict[int, str]) -> None:
+    """Prints TAD beside that of an untrained extractor, and the attributes that are captured with their units."""
+    names = results["data"]["factor_names"]
+    table = Table(title=f"TAD of {results['protocol']['images']:,} images", title_justify="left")
+    for column in ("definition", "this model", "captured", "untrained", "captured"):
+        table.add_column(column, justify="left" if column == "definition" else "right")
+    for definition, found in results["scores"].items():
+        cells = [
+            (f"{one['tad']:.3f}", f"{len(one['captured'])} of {len(names)}")
+            for one in (found, results["untrained"][definition])
+        ]
+        table.add_row(definition, *cells[0], *cells[1])
+    console.print(table)
+    exact = results["scores"]["exact"]
+    for name in exact["captured"]:
+        areas = np.array(exact["auroc"][names.index(name)])
+        unit = int(areas.argmax())
+        best, second = [*np.sort(areas)[::-1], 0.5][:2]
+        named = f"unit {unit} {unit_names.get(unit, '')}".strip()
+        say(f"{name}: {named} tells it with an area of {best:.2f}, the next with {second:.2f}")
+    for note in exact["notes"]:
         say(f"note: {note}")
 
 

@@ -1,0 +1,236 @@
+"""One piece of a table: train, encode every image at each snapshot, score. Finished with its `result.json`.
+
+PIECE/run/                  the run, which resumes by itself
+PIECE/codes/000000016000.npz   per snapshot `scalars` and `components` (n, N) float32
+PIECE/result.json           scores and losses
+"""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from unweave.checkpoint import MAY_CHANGE
+from unweave.config import RunConfig, VQGANConfig, VQRunConfig
+from unweave.configfile import differences, from_dict, to_dict
+from unweave.data import open_dataset
+from unweave.data.base import Grid, ImageSet
+from unweave.errors import require
+from unweave.evaluate import scalars_of, untrained
+from unweave.files import write_atomically, write_text
+from unweave.metrics.inputs import Protocol
+from unweave.metrics.suite import SuiteResult, one_number_per_unit, score_grid, score_rows
+from unweave.models.diffusion import DiffusionModel
+from unweave.models.folder import load
+from unweave.record import Say, read_record, say
+from unweave.reproduce.plan import Piece, Request
+from unweave.reproduce.recipes import Method
+from unweave.runtime import device as device_of
+from unweave.train import crosses, train
+
+CHUNK = 2048
+RESULT = "result.json"
+GRID_SCORES = "factor_vae", "dci"
+
+Kind = Literal["components", "scalars"]
+C = TypeVar("C", bound=RunConfig | VQRunConfig)
+ROBUST: Kind = "scalars"
+
+
+def finished(piece: Piece, request: Request) -> dict[str, Any] | None:
+    """What a finished piece found; None where it is not finished.
+
+    Raises `UserError` where its folder holds a piece with other options.
+    """
+    path = request.out / piece.name / RESULT
+    try:
+        result = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        require(False, f"{path} cannot be read: delete it, and its piece is scored again")
+        raise
+    ours = _plain(piece.config)
+    changed = [
+        line
+        for line in differences(from_dict(type(ours), result["options"], str(path)), ours)
+        if line.split(":")[0] not in MAY_CHANGE
+    ]
+    require(
+        not changed,
+        f"{path.parent} has other options ({'; '.join(changed)}): choose another --out, or delete that folder",
+    )
+    asked = _asked(piece, request)
+    return result if result["asked"] == asked else None
+
+
+def do(piece: Piece, request: Request, tell: Say = say) -> dict[str, Any]:
+    """Does what is left to do of a piece and returns what it found."""
+    before = finished(piece, request)
+    if before is not None:
+        return before
+    folder, start = request.out / piece.name, time.monotonic()
+    tell(f"{piece.name}: {piece.config.train.images:,} images")
+    if piece.method is None:
+        train(piece.config, folder / "run", tell)
+        found: dict[str, Any] = _redrawn(folder / "run")
+    else:
+        found = _second_stage(piece, piece.method, request, folder, tell)
+    record = read_record(folder / "run" / "metrics.jsonl")
+    result = {
+        "options": to_dict(_plain(piece.config)),
+        "asked": _asked(piece, request),
+        "images": record[-1]["images"],
+        "losses": losses(record),
+        **found,
+        "seconds": {"training": record[-1]["seconds"], "this call": round(time.monotonic() - start, 1)},
+    }
+    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _plain(config: C) -> C:
+    """The options of a training without the paths that say where things are."""
+    data = replace(config.data, folder=Path(config.data.folder).name, labels=Path(config.data.labels).name, cache="")
+    model = config.model
+    if isinstance(model, VQGANConfig):
+        files = model.perceptual
+        names = replace(files, backbone=Path(files.backbone).name, heads=Path(files.heads).name)
+        return replace(config, data=data, model=replace(model, perceptual=names))
+    return replace(config, data=data, model=replace(model, tokenizer=replace(model.tokenizer, folder="")))
+
+
+def _asked(piece: Piece, request: Request) -> dict[str, Any]:
+    """What is scored how: another answer means scoring again, not training again."""
+    if piece.method is None:
+        return {}
+    asked: dict[str, Any] = {"evaluation_seeds": request.size.evaluation_seeds, "official": piece.method.official}
+    if request.table == "table2":
+        asked["distance"] = "FID" if request.inception else "without Inception"
+    return asked
+
+
+def losses(record: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean loss of the first and of the last tenth of the steps, and whether it fell between."""
+    steps = [loss for line in record for loss in line["per_step"]["loss"]]
+    tenth = max(1, len(steps) // 10)
+    first, last = float(np.mean(steps[:tenth])), float(np.mean(steps[-tenth:]))
+    return {"first": first, "last": last, "fell": last < first}
+
+
+def _redrawn(run: Path) -> dict[str, Any]:
+    last = read_record(run / "metrics.jsonl")[-1]
+    return {name: last.get(name) for name in ("psnr", "ssim", "codes_used", "perplexity")}
+
+
+def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, tell: Say) -> dict[str, Any]:
+    config, codes = piece.config, folder / "codes"
+    assert isinstance(config, RunConfig)
+    dataset = open_dataset(config.data, config.model.image_size, tell)
+    train(config, folder / "run", tell, on_save=lambda model: _encode_snapshot(model, config, request, dataset, codes))
+    model = load(folder / "run", device_of())
+    *earlier, last = sorted(codes.glob("*.npz"))
+    tell(f"{piece.name}: scoring")
+    found: dict[str, Any] = {
+        "snapshots": [
+            {"images": int(path.stem), **_scores(path, method.official, dataset, "official", 0)} for path in earlier
+        ],
+        "last": {
+            "official": _last(last, method.official, dataset, "official", request),
+            "robust": _last(last, ROBUST, dataset, "robust", request),
+        },
+        "untrained": _untrained(model, config.train.seed, dataset),
+    }
+    if request.table == "table2":
+        found["distance"] = _distance(model, dataset, request, config.train.seed, tell)
+    return found
+
+
+def _last(path: Path, kind: Kind, dataset: ImageSet, protocol: Protocol, request: Request) -> list[dict[str, Any]]:
+    """Scores by evaluation seed."""
+    seeds = range(request.size.evaluation_seeds)
+    return [{"seed": seed, **_scores(path, kind, dataset, protocol, seed, ("downstream",))} for seed in seeds]
+
+
+def _encode_snapshot(
+    model: DiffusionModel, config: RunConfig, request: Request, dataset: ImageSet, folder: Path
+) -> None:
+    """Writes the codes of all images where the model, as it is saved, has come to a snapshot."""
+    images, options = model.history["images"], config.train
+    every = options.save_every_images * request.size.saves_per_snapshot
+    path = folder / f"{images:012d}.npz"
+    due = images >= options.images or crosses(images - options.batch_size, images, every)
+    if due and not path.exists():
+        encode(model, dataset, path)
+
+
+def encode(model: DiffusionModel, dataset: ImageSet, path: Path) -> None:
+    """Writes `scalars` (n, N) and `components` (n, N) of all n images of a set.
+
+    A component is the first principal one of a unit's tokens over the set, as its anchor leaves them: what the
+    published script scores.
+    """
+    parts = [
+        model.encode(dataset.images(np.arange(start, min(start + CHUNK, len(dataset)))))
+        for start in range(0, len(dataset), CHUNK)
+    ]
+    scalars = np.concatenate([part.scalars for part in parts])
+    tokens = np.concatenate([part.aligned for part in parts])
+    arrays = {"scalars": scalars, "components": one_number_per_unit(tokens).astype(np.float32)}
+
+    def write(fresh: Path) -> None:
+        with fresh.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    write_atomically(path, write)
+
+
+def _scores(
+    path: Path, kind: Kind, dataset: ImageSet, protocol: Protocol, seed: int, more: tuple[str, ...] = ()
+) -> dict[str, float]:
+    return score(np.load(path, allow_pickle=False)[kind], dataset, protocol, seed, more)
+
+
+def score(
+    codes: np.ndarray, dataset: ImageSet, protocol: Protocol, seed: int, more: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """Scores of codes (n, N) by name: FactorVAE score, DCI and `more` where factors are a grid, else TAD of labels."""
+    if isinstance(dataset, Grid):
+        result = score_grid(codes, dataset.factor_sizes, metrics=(*GRID_SCORES, *more), protocol=protocol, seed=seed)
+    else:
+        labels = dataset.factors(np.arange(len(dataset)))
+        result = score_rows(codes, labels, metrics=("tad",), protocol=protocol, seed=seed)
+    return _by_name(result)
+
+
+def _by_name(result: SuiteResult) -> dict[str, float]:
+    """As `results.json` calls them: `factor_vae`, `dci_disentanglement`."""
+    return {
+        one.metric if one.name == "score" else f"{one.metric}_{one.name.replace(' ', '_')}": one.value
+        for one in result.scores
+    }
+
+
+def _untrained(model: DiffusionModel, seed: int, dataset: ImageSet) -> dict[str, float]:
+    """The scalars of the extractor before its training, under the robust protocol."""
+    scalars = scalars_of(untrained(model, seed), dataset, np.arange(len(dataset)), "encoding, untrained", quiet=True)
+    return score(scalars, dataset, "robust", 0)
+
+
+def _distance(model: DiffusionModel, dataset: ImageSet, request: Request, seed: int, tell: Say) -> dict[str, Any]:
+    """How far drawn images are from the set: FID with Inception's weights, else a distance of another name."""
+    from unweave.generation import distance_to_data
+
+    scale = request.size
+    found = distance_to_data(
+        model,
+        dataset,
+        num=scale.drawn,
+        weights=request.inception,
+        sampling=replace(scale.sampling, seed=seed),
+        tell=tell,
+    )
+    return {name: found[name] for name in ("name", "value", "images")}

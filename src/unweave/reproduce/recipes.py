@@ -1,0 +1,251 @@
+"""What is trained for each table: the published sets and schedules, or small models on generated images.
+
+`full` are rows of the preset table. `small` goes the same way in minutes on two cores: images of 32 px, a small VQ
+first stage, the transformer of `rooms-cpu` in the place of the U-Net but where Skip Dropout is what is asked about.
+`tiny` is for
+tests, and leaves the published anchors out.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from unweave.config import (
+    AnchorConfig,
+    CriticConfig,
+    DataConfig,
+    EncoderConfig,
+    ModelConfig,
+    RunConfig,
+    Sampling,
+    TokenizerConfig,
+    TransformerConfig,
+    UNetConfig,
+    VQConfig,
+    VQGANConfig,
+    VQRunConfig,
+    VQTrainConfig,
+)
+from unweave.presets import CPU_TRAIN, FIRST_STAGES, PRESETS
+from unweave.reproduce.printed import ENCDIFF, OURS
+
+Table = Literal["table1", "table2", "ablation", "downstream"]
+ScaleName = Literal["full", "small", "tiny"]
+
+ATTRIBUTES = "list_attr_celeba.txt"
+FACES = "img_align_celeba.zip"
+
+
+class Method(NamedTuple):
+    """A row of a table."""
+
+    title: str
+    config: RunConfig
+    """Without its seed and the folder of its first stage."""
+    printed: str = ""
+    """The paper's row that it stands beside."""
+    official: Literal["components", "scalars"] = "components"
+    """What the published code scores: the first principal component of each unit's token, or the unit's scalar."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is."""
+
+    name: ScaleName
+    sets: dict[Table, tuple[str, ...]]
+    """Data sets of each table; the first ones are taken unless told."""
+    defaults: dict[Table, int]
+    """How many of those."""
+    snapshots: int
+    """How often a training is scored on its way, its end among them."""
+    saves_per_snapshot: int
+    evaluation_seeds: int
+    drawn: int
+    """Images that are drawn for the distance to the data."""
+    sampling: Sampling
+
+
+GRIDS = "shapes3d", "cars3d", "mpi3d"
+FULL = Scale(
+    "full",
+    {"table1": GRIDS, "table2": ("celeba",), "ablation": ("mpi3d", "cars3d", "shapes3d"), "downstream": GRIDS},
+    {"table1": 3, "table2": 1, "ablation": 1, "downstream": 1},
+    snapshots=5,
+    saves_per_snapshot=10,
+    evaluation_seeds=3,
+    drawn=50_000,
+    sampling=Sampling(steps=100, solver="ddim"),
+)
+SMALL = Scale(
+    "small",
+    {"table1": ("rooms",), "table2": ("faces",), "ablation": ("rooms",), "downstream": ("rooms",)},
+    {"table1": 1, "table2": 1, "ablation": 1, "downstream": 1},
+    snapshots=2,
+    saves_per_snapshot=1,
+    evaluation_seeds=2,
+    drawn=256,
+    sampling=Sampling(steps=10),
+)
+TINY = replace(SMALL, name="tiny", evaluation_seeds=1, drawn=16, sampling=Sampling(steps=2))
+SCALES: dict[ScaleName, Scale] = {"full": FULL, "small": SMALL, "tiny": TINY}
+
+
+def first_stage(scale: Scale, name: str, out: Path, perceptual: tuple[str, str]) -> VQRunConfig:
+    """The first stage of a set; `perceptual` are the files of VGG16 and of LPIPS, or empty."""
+    if scale.name == "full":
+        config = FIRST_STAGES[f"vq-{name}"].config
+    else:
+        config = _small_first_stage(scale.name, _small_data(scale.name, name, out))
+    files = replace(config.model.perceptual, backbone=perceptual[0], heads=perceptual[1])
+    return replace(config, model=replace(config.model, perceptual=files))
+
+
+def methods(scale: Scale, table: Table, name: str, out: Path) -> dict[str, Method]:
+    """The rows of a table on a set, by the names of their folders. A row of two tables has one name."""
+    full = scale.name == "full"
+    rows = _published(name) if full else _small(scale.name, table, _small_data(scale.name, name, out))
+    if table != "ablation":
+        kept = ("dyga", "encdiff") if scale.name == "tiny" else ("dyga", "dyga-official", "encdiff")
+        return {row: rows[row] for row in kept}
+    return _ablation(rows, "" if full else "unet-", ("dyga", "dyga-official") if full else ("dyga",))
+
+
+def _published(name: str) -> dict[str, Method]:
+    found = {
+        "dyga": Method("DyGA and Skip Dropout, principled anchors", PRESETS[f"dyga-{name}"].config, OURS),
+        "dyga-official": Method("as published, anchors too", PRESETS[f"dyga-{name}-official"].config, OURS),
+        "encdiff": Method("EncDiff", PRESETS[f"encdiff-{name}"].config, ENCDIFF, "scalars"),
+    }
+    if name != "celeba":
+        return found
+    return {row: method._replace(config=_labelled(method.config)) for row, method in found.items()}
+
+
+def _labelled(config: RunConfig) -> RunConfig:
+    labels = str(Path(config.data.folder).with_name(ATTRIBUTES))
+    return replace(config, data=replace(config.data, labels=labels))
+
+
+def _ablation(rows: dict[str, Method], prefix: str, pulled: tuple[str, ...]) -> dict[str, Method]:
+    """Skip Dropout on and off by anchors on and off, all else alike."""
+
+    def without(config: RunConfig, anchors: bool, skip_dropout: bool) -> RunConfig:
+        model = config.model
+        if anchors:
+            model = replace(model, anchors=replace(model.anchors, mode="off"))
+        if skip_dropout:
+            model = replace(model, unet=replace(model.unet, skip_dropout=0.0))
+        return replace(config, model=model)
+
+    base = rows["dyga"].config
+    found = {
+        f"{prefix}neither": Method("neither", without(base, True, True)),
+        f"{prefix}skip-dropout": Method("Skip Dropout alone", without(base, True, False)),
+    }
+    for row in pulled:
+        kind = "published anchors" if row == "dyga-official" else "principled anchors"
+        found[f"{prefix}{row}-alone"] = Method(f"{kind} alone", without(rows[row].config, False, True))
+        found[f"{prefix}{row}"] = rows[row]._replace(title=f"{kind} and Skip Dropout", printed="")
+    return found
+
+
+def _small_data(scale: ScaleName, name: str, out: Path) -> DataConfig:
+    cache = str((out / "cache").absolute())
+    if name == "faces":
+        folder = out / "faces"
+        return DataConfig(
+            folder=str(folder / FACES), labels=str(folder / ATTRIBUTES), fit="celeba_128", held_out=0.1, cache=cache
+        )
+    held = ("floor_hue=0", "object_hue=2", "orientation=7", *(("wall_hue=5",) if scale == "tiny" else ()))
+    return DataConfig("rooms", frozen=held, held_out=0.1, cache=cache)
+
+
+SMALL_VQ = VQConfig(channels=(8, 16, 16, 32), num_res_blocks=1, codebook_size=128, norm_groups=4)
+TINY_VQ = VQConfig(channels=(4, 4, 8, 8), num_res_blocks=1, codebook_size=32, norm_groups=4)
+SMALL_CHANNELS = 6
+SMALL_IMAGES = 16_000
+"""Images that a small second stage is trained on."""
+SMALL_UNET_IMAGES = 8_000
+SMALL_VQ_IMAGES = 9_600
+
+
+def _small_first_stage(scale: ScaleName, data: DataConfig) -> VQRunConfig:
+    images = SMALL_VQ_IMAGES if scale == "small" else 640
+    return VQRunConfig(
+        data,
+        VQGANConfig(
+            image_size=32,
+            channels=SMALL_CHANNELS,
+            vq=SMALL_VQ if scale == "small" else TINY_VQ,
+            revive_after=30,
+            critic=CriticConfig(channels=8 if scale == "small" else 4, layers=2, start=0.5),
+        ),
+        VQTrainConfig(
+            images=images,
+            batch_size=32 if scale == "small" else 16,
+            accumulate=1,
+            lr=2e-3,
+            cooldown=0.5,
+            log_every_images=images // 4,
+            save_every_images=images // 4,
+            accelerator="cpu",
+            threads=1,
+        ),
+    )
+
+
+def _small(scale: ScaleName, table: Table, data: DataConfig) -> dict[str, Method]:
+    images = {"small": SMALL_UNET_IMAGES if table == "ablation" else SMALL_IMAGES}.get(scale, 640)
+    base = RunConfig(
+        data,
+        _small_model(scale, "unet" if table == "ablation" else "transformer", images),
+        replace(
+            CPU_TRAIN,
+            images=images,
+            batch_size=64 if scale == "small" else 16,
+            warmup_images=images // 10,
+            ema_decay=0.99,
+            log_every_images=images // 4,
+            save_every_images=images // 2,
+            cache_latents=True,
+        ),
+    )
+    official = replace(base.model.anchors, mode="official", max_points=300)
+    encoder = replace(base.model.encoder, trunk="residual", unit_activation="elu", hidden=())
+    plain = replace(base.model, encoder=encoder, anchors=replace(official, mode="off"))
+    return {
+        "dyga": Method("DyGA, principled anchors", base),
+        "dyga-official": Method("DyGA, published anchors", replace(base, model=replace(base.model, anchors=official))),
+        "encdiff": Method("EncDiff", replace(base, model=plain), "", "scalars"),
+    }
+
+
+def _small_model(scale: ScaleName, denoiser: Literal["unet", "transformer"], images: int) -> ModelConfig:
+    small = scale == "small"
+    return replace(
+        PRESETS["rooms-cpu"].config.model,
+        denoiser=denoiser,
+        tokenizer=TokenizerConfig(kind="vq", channels=SMALL_CHANNELS, downsample=8, vq=SMALL_VQ if small else TINY_VQ),
+        encoder=EncoderConfig(
+            num_units=8 if small else 3,
+            token_dim=16 if small else 8,
+            channels=(32, 64, 64) if small else (8, 16, 16),
+            stem_kernel=4,
+            stem_stride=2,
+            hidden=(128,),
+            unit_hidden=(64,) if small else (16,),
+            token_activation="none",
+        ),
+        transformer=TransformerConfig() if small else TransformerConfig(width=16, depth=1, num_heads=2),
+        unet=UNetConfig(
+            channels=16 if small else 8,
+            multipliers=(1, 2),
+            num_res_blocks=1,
+            attention_widths=(4, 2),
+            num_heads=4,
+            self_attention=False,
+            skip_dropout_widths=(4,),
+        ),
+        anchors=AnchorConfig(fit_every_images=images // 2, max_points=1_000),
+    )
