@@ -251,6 +251,18 @@ def variation_table(results: list[dict[str, Any]], preset: str) -> str:
     return "\n".join([*lines, *(text for _, text in sorted(rows))])
 
 
+def starts_table(results: list[dict[str, Any]], preset: str) -> str:
+    """The held-out loss of every start when one was chosen, the lowest in bold."""
+    runs = [result for result in results if result["name"] == preset]
+    num = len(runs[0]["held_out_losses_of_starts"])
+    lines = [f"| seed | {' | '.join(f'start {start + 1}' for start in range(num))} |", f"| --- |{' --- |' * num}"]
+    for result in runs:
+        losses = result["held_out_losses_of_starts"]
+        cells = [f"**{loss:.4f}**" if loss == min(losses) else f"{loss:.4f}" for loss in losses]
+        lines.append(f"| {result['seed']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def signal_table(results: list[dict[str, Any]]) -> str:
     """Which label-free signal follows DCI-D: rank correlation over runs at their end, and over checkpoints in a run.
 
@@ -311,6 +323,7 @@ def page() -> None:
     for name, table in (
         ("targets", target_table(results)),
         ("variations", variation_table(results, "rooms-cpu")),
+        ("starts", starts_table(results, "sprites-cpu")),
         ("sprites", variation_table(results, "sprites-cpu")),
         ("signals", signal_table(results)),
     ):

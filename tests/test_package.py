@@ -44,7 +44,7 @@ def test_bundled_model_is_in_the_wheel_and_opens(installed):
     names = zipfile.ZipFile(wheel).namelist()
     assert "unweave/weights/rooms-cpu/model.safetensors" in names
     assert "unweave/py.typed" in names
-    assert "unweave/report/page.html" in names
+    assert {"unweave/report/page.html", "unweave/viewer/parts.html", "unweave/viewer/view.css"} <= set(names)
     code = (
         "import unweave, numpy as np; m = unweave.load('rooms-cpu'); "
         "print(m.decode(m.encode(np.zeros((1, 32, 32, 3), np.uint8)).aligned, 5).shape)"

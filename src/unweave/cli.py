@@ -354,6 +354,31 @@ def name(run: Model, unit: tyro.conf.Positional[int], text: tyro.conf.Positional
     _say("\n".join(f"unit {number}: {text}" for number, text in names.items()) or "no unit has a name")
 
 
+def view(
+    run: Model = "rooms-cpu",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    password: str = "",
+    data: str = "",
+    device: str = "auto",
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling(),
+) -> None:
+    """Play with a run in the browser: take pictures apart, mix them, move their units, draw from anchors, name units.
+
+    `unweave view` opens the bundled model, `unweave view runs/first` a run. Needs pip install 'unweave[viewer]'.
+
+    Args:
+        host: address to listen on; any but this machine's own lets others in
+        port: port to listen on, 0 for any that is free
+        password: what visitors have to give
+        data: images to take from, a set or a path, in the place of what the model was trained on
+        device: cpu, cuda, mps or auto
+    """
+    from unweave.viewer.server import view as run_viewer
+
+    run_viewer(run, host, port, password, data, device, sampling)
+
+
 def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
     """Train `rooms-cpu` on this machine, score it and draw what its units do: at most 15 minutes on two cores.
 
@@ -431,6 +456,7 @@ COMMANDS = {
     "figure1": figure1,
     "report": report,
     "name": name,
+    "view": view,
     "demo": demo,
     "convert": convert,
     "reproduce": reproduce,

@@ -2,8 +2,10 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
 from unweave.config import AnchorConfig
 from unweave.errors import UserError
@@ -67,6 +69,26 @@ def test_pull_goes_to_the_anchor_and_weakens_with_distance(mlps, space, target):
     moved, whole = (pulled.tokens - tokens).flatten(1), (strong - tokens).flatten(1)
     assert (torch.nn.functional.cosine_similarity(moved, whole) > 0.9).all()
     assert (moved.norm(dim=1) < whole.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("space", ["scalar", "token"])
+def test_shares_are_those_of_the_gaussians(mlps, space):
+    scalars = levels(1_000)
+    anchors, tokens = fitted(scalars, mlps, space=space), mlps(scalars)
+    found = anchors.shares(scalars, tokens).numpy()  # (n, N, K)
+    assert found.argmax(axis=2).tolist() == anchors.pull(scalars, tokens, mlps).gaussian.tolist()
+    for unit in range(N):
+        alive = int(anchors.num_alive[unit])
+        x = scalars[:, [unit]].double() - anchors.centre[unit]
+        if space == "token":
+            x = (tokens[:, unit].double() - anchors.centre[unit]) @ anchors.basis[unit]
+        joint = np.empty((len(x), alive))
+        for anchor in range(alive):
+            precision = anchors.factors[unit, anchor] @ anchors.factors[unit, anchor].T
+            law = multivariate_normal(anchors.means[unit, anchor].numpy(), precision.inverse().numpy())
+            joint[:, anchor] = anchors.weights[unit, anchor].item() * law.pdf((x / anchors.scale[unit]).numpy())
+        assert found[:, unit, :alive] == pytest.approx(joint / joint.sum(axis=1, keepdims=True), abs=1e-6)
+        assert (found[:, unit, alive:] == 0).all()
 
 
 def test_scalar_at_its_anchor_stays(mlps):

@@ -147,6 +147,22 @@ class Anchors(nn.Module):
         return self._pull_scalars(scalars, tokens, token_fn)
 
     @torch.no_grad()
+    def shares(self, scalars: Tensor, tokens: Tensor) -> Tensor:
+        """How probable each Gaussian is for the units of scalars (B, N) and tokens (B, N, D): (B, N, K), sums of 1.
+
+        The largest is the one that `pull` chooses. All zero where there are no anchors.
+        """
+        if self.config.mode == "off" or not self.fitted:
+            return torch.zeros(*scalars.shape, self.config.k_max, dtype=torch.float64, device=scalars.device)
+        if self.config.mode == "official":
+            places = official_anchors.normalise(tokens, *self._extremes(tokens)).double()
+        elif self._on_tokens:
+            places = self._principal(tokens.double() - self.centre)
+        else:
+            places = ((scalars.double() - self.centre[:, 0]) / self.scale).unsqueeze(2)
+        return log_joint(self._mixture, places).softmax(-1)
+
+    @torch.no_grad()
     def draw(
         self, unit: int, gaussian: int, token_fn: TokenFn, num: int, spread: float, generator: torch.Generator
     ) -> Tensor:
@@ -197,7 +213,7 @@ class Anchors(nn.Module):
 
     def _pull_tokens(self, tokens: Tensor) -> Pulled:
         centred = tokens.detach().double() - self.centre
-        index = nearest(self._mixture, torch.einsum("bnd,nds->bns", centred, self.basis) / self.scale.unsqueeze(1))
+        index = nearest(self._mixture, self._principal(centred))
         units = torch.arange(len(self.scale), device=index.device)
         place = self.means[units, index] * self.scale.unsqueeze(1)  # (B, N, S)
         goal = torch.einsum("bns,nds->bnd", place, self.basis) + self.centre
@@ -205,6 +221,15 @@ class Anchors(nn.Module):
         weight = self.config.lambda_max * torch.exp(-distance)
         aligned = tokens + weight.unsqueeze(2) * (goal.to(tokens.dtype) - tokens)
         return Pulled(aligned, index, weight, distance)
+
+    def _principal(self, centred: Tensor) -> Tensor:
+        """Centred tokens (B, N, D) in the directions that the Gaussians were fitted in, (B, N, S)."""
+        return torch.einsum("bnd,nds->bns", centred, self.basis) / self.scale.unsqueeze(1)
+
+    def _extremes(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the largest number (N,) in each unit's tokens, over the images of the official fit."""
+        high = self.centre[:, 0].to(tokens.dtype)
+        return high - self.scale.to(tokens.dtype), high
 
     def _pull_as_published(self, tokens: Tensor, by_batch: bool) -> Pulled:
         """Section 5.4: normalised anchors mixed with raw tokens, one lambda for the batch, with its gradient.
@@ -215,8 +240,7 @@ class Anchors(nn.Module):
         if by_batch:
             low, high = tokens.amin((0, 2)), tokens.amax((0, 2))  # (N,)
         else:
-            high = self.centre[:, 0].to(tokens.dtype)
-            low = high - self.scale.to(tokens.dtype)
+            low, high = self._extremes(tokens)
         normalised = official_anchors.normalise(tokens.detach(), low.detach(), high.detach())
         index = nearest(self._mixture, normalised.double())
         units = torch.arange(len(self.scale), device=index.device)
@@ -238,12 +262,17 @@ class Anchors(nn.Module):
 
 def nearest(fitted: Mixture, x: Tensor) -> Tensor:
     """Points (m, N, S) float64 of N units -> the most probable Gaussian of each (m, N), the lowest of equals."""
+    found = log_joint(fitted, x)
+    best = found.amax(-1, keepdim=True)
+    places = torch.arange(found.shape[-1], device=x.device)
+    return torch.where(found == best, places, places[-1]).amin(-1)  # NaN equals nothing: the last one
+
+
+def log_joint(fitted: Mixture, x: Tensor) -> Tensor:
+    """log(weight times density) of each Gaussian at points (m, N, S): (m, N, K), less a constant that all share."""
     offsets = (fitted.means.unsqueeze(2) @ fitted.factors).squeeze(2)  # (N, K, S)
     whitened = torch.einsum("mns,nkst->mnkt", x, fitted.factors) - offsets
-    log_joint = fitted.weights.log() + fitted.log_det - 0.5 * whitened.square().sum(-1)  # (m, N, K)
-    best = log_joint.amax(-1, keepdim=True)
-    places = torch.arange(log_joint.shape[-1], device=x.device)
-    return torch.where(log_joint == best, places, places[-1]).amin(-1)  # NaN equals nothing: the last one
+    return fitted.weights.log() + fitted.log_det - 0.5 * whitened.square().sum(-1)
 
 
 def bins(scalars: Tensor, reduce: Reduce | None = None) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.lines import Line2D
+from PIL import Image, ImageDraw, ImageFont
 from scipy.special import ndtr
 
 from unweave.errors import UserError
@@ -24,6 +25,8 @@ PANEL, BESIDE, PANELS_IN_A_ROW = 1.9, 0.6, 4
 MOST_IN_A_LEGEND = 12
 NUM_BINS = 60
 SCATTER = 0.012  # of a map's width
+MAP_SIZE, MAP_MARGIN = (560, 400), 24  # of a map on a screen, in pixels
+DOT, FINER = 3, 2  # radius of its dots; drawn so much larger, then averaged
 GREY = (0.4, 0.4, 0.4)
 
 Colour = tuple[float, float, float]
@@ -192,6 +195,36 @@ def _apart(points: np.ndarray, seed: int) -> np.ndarray:
     """Points moved a little, as those on a curve would hide each other."""
     reach = SCATTER * np.ptp(points, axis=0).max()
     return points + reach * np.random.default_rng(seed).standard_normal(points.shape)
+
+
+class DotMap(NamedTuple):
+    """Tokens as dots on a picture (H, W, 3) uint8, where each lies (n, 2) in pixels, x y, and its anchor (n,)."""
+
+    picture: np.ndarray
+    pixels: np.ndarray
+    anchors: np.ndarray
+
+    def nearest(self, x: float, y: float) -> int:
+        """The anchor of the dot that is nearest to a pixel."""
+        return int(self.anchors[np.square(self.pixels - (x, y)).sum(axis=1).argmin()])
+
+
+def dot_map(points: np.ndarray, anchors: np.ndarray) -> DotMap:
+    """Points (n, 2) as dots in the colours of their anchors (n,), whose numbers stand at their middles."""
+    low, reach = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-12)
+    space = np.array(MAP_SIZE) - 2 * MAP_MARGIN
+    pixels = MAP_MARGIN + (points - low) / reach * space
+    pixels[:, 1] = MAP_SIZE[1] - pixels[:, 1]
+    picture = Image.new("RGB", (MAP_SIZE[0] * FINER, MAP_SIZE[1] * FINER), "white")
+    brush, radius = ImageDraw.Draw(picture), DOT * FINER
+    for (x, y), anchor in zip(pixels * FINER, anchors.tolist()):
+        shade = tuple(round(255 * part) for part in colour(anchor))
+        brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=shade)
+    for anchor in np.unique(anchors).tolist():
+        x, y = np.median(pixels[anchors == anchor], axis=0) * FINER
+        font = ImageFont.load_default(size=16 * FINER)
+        brush.text((x, y), str(anchor), "black", font, anchor="mm", stroke_width=3 * FINER, stroke_fill="white")
+    return DotMap(np.asarray(picture.resize(MAP_SIZE, Image.Resampling.BOX)), pixels, anchors)
 
 
 def principal_plane(tokens: np.ndarray) -> tuple[np.ndarray, float]:

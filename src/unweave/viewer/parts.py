@@ -1,0 +1,73 @@
+"""What the viewer shows, as pieces of HTML: pictures are in them, and all that someone typed is escaped."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.viewer.session import Drawn, Reading
+
+
+class Score(NamedTuple):
+    """A row of the table of scores."""
+
+    title: str
+    value: float
+    untrained: float
+    chance: str
+    asks: str
+
+
+def pictures(named: Sequence[tuple[str, np.ndarray]]) -> str:
+    """Pictures (H, W, 3) side by side, each with words below it."""
+    return _part("pictures", named)
+
+
+def rows(drawn: Sequence[Drawn]) -> str:
+    """Rows of pictures, each with its title."""
+    return _part("rows", drawn)
+
+
+def readings(found: Sequence[Reading], num_images: int) -> str:
+    """What units say of a picture, as a table; `num_images` say what is usual."""
+    return _part("readings", found, num_images)
+
+
+def scores(results: dict[str, Any], labels: Sequence[str]) -> str:
+    """The scores of a run with their meaning, and how much each unit matters for each factor."""
+    data, found = results["data"], results["scores"]
+    table = []
+    for name in PUBLISHED:
+        level = chance_level(name, data["factor_sizes"])
+        chance = MEANINGS[name].chance if level is None else f"{level:.3f}"
+        table.append(Score(MEANINGS[name].title, found[name], results["untrained"][name], chance, MEANINGS[name].asks))
+    factors = [name.replace("_", " ") for name in data["factor_names"]]
+    about = f"Of {data['images']:,} images of {data['name']}, with the constants of published tables; 1 is perfect."
+    return _part("scores", table, factors, list(zip(labels, found["importance"])), about)
+
+
+def _part(name: str, *values: object) -> str:
+    return f'<div class="unweave">{getattr(_PARTS, name)(*values)}</div>'
+
+
+def _png(image: np.ndarray) -> str:
+    """A picture (H, W, 3) as an address that has it in it."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _parts() -> Any:
+    environment = Environment(
+        loader=PackageLoader("unweave", "viewer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["png"] = _png
+    return environment.get_template("parts.html").module
+
+
+_PARTS = _parts()
