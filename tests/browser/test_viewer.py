@@ -170,7 +170,7 @@ def test_what_is_no_picture_is_said_and_changes_nothing(visit, viewer, rooms, tm
     page.get_by_text("not a picture").wait_for()
     (tmp_path / "large.png").write_bytes(b"\0" * (11 * 2**20))
     send(page, "picture", tmp_path / "large.png")
-    page.get_by_text("exceeds").wait_for()
+    page.get_by_text("11.0 MB: at most 10 are taken").wait_for()
     assert last_picture(page, "#encoded") == before
     changes(page, "#encoded", lambda: send(page, "picture", rooms[1][0]))
 

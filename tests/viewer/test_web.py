@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 from unweave.cli import main
 from unweave.config import Sampling
 from unweave.viewer import server
-from unweave.viewer.session import MOST_BYTES, Session
-from unweave.viewer.web import application
+from unweave.viewer.session import Session
+from unweave.viewer.web import MOST_SENT, application
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_password(session):
 
 def test_too_large_an_upload_is_refused_by_the_server_too(session):
     with client(session) as visitor:
-        sent = [("files", ("large.png", b"0" * (MOST_BYTES + 1)))]
+        sent = [("files", ("large.png", b"0" * (MOST_SENT + 1)))]
         assert visitor.post("/gradio_api/upload", files=sent).status_code == 413
         assert visitor.post("/gradio_api/upload", files=[("files", ("small.png", b"0"))]).status_code == 200
 

@@ -28,7 +28,7 @@ def view(run: str, host: str, port: int, password: str, data: str, device: str, 
         app = application(Session.open(run, data, device, sampling), password, only_here=_is_loopback(host))
         _warn(host, password)
         say(f"open http://{_named(host)}:{listener.getsockname()[1]} in a browser; Ctrl-C stops")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run([listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

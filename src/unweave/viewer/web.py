@@ -22,6 +22,7 @@ HEADERS = {  # what Gradio's page would ask of other machines is refused by the 
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+MOST_SENT = 4 * MOST_BYTES  # Gradio says of more only that it failed; up to that the session says why
 LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
@@ -45,7 +46,7 @@ def application(session: Session, password: str, only_here: bool) -> FastAPI:
         auth=admits if password else None,
         auth_message="Any name, and the password that the viewer was started with.",
         show_error=False,
-        max_file_size=MOST_BYTES,
+        max_file_size=MOST_SENT,
         footer_links=[],
         run_history=False,
         ssr_mode=False,
