@@ -274,7 +274,7 @@ def signal_table(results: list[dict[str, Any]]) -> str:
         result
         for result in results
         if result["name"].startswith("rooms-cpu")
-        and all(result["config"]["model"][part] == scale[part] for part in ("loss", "noise", "tokenizer"))
+        and all(agree(result["config"]["model"][part], scale[part]) for part in ("loss", "noise", "tokenizer"))
     ]
     for signal in ("held_out_loss", "dependence", "selectivity"):
         pairs = [(result["curve"][-1][signal], result["curve"][-1]["dci_disentanglement"]) for result in ends]
@@ -289,6 +289,13 @@ def signal_table(results: list[dict[str, Any]]) -> str:
         shown = f"{np.nanmean(within):+.2f}" if within else "-"
         lines.append(f"| {signal.replace('_', ' ')} | {across:+.2f} | {shown} |")
     return "\n".join(lines)
+
+
+def agree(then: Any, now: Any) -> bool:
+    """Whether options are those of a result; the ones that it has not are of later and changed nothing of it."""
+    if isinstance(then, dict):
+        return all(agree(value, now[name]) for name, value in then.items())
+    return bool(then == now)
 
 
 def draw_curves(results: list[dict[str, Any]], path: Path) -> None:
