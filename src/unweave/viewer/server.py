@@ -29,6 +29,7 @@ def view(run: str, host: str, port: int, password: str, data: str, device: str, 
         _warn(host, password)
         say(f"open http://{_named(host)}:{listener.getsockname()[1]} in a browser; Ctrl-C stops")
         uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run([listener])
+    raise KeyboardInterrupt  # it was stopped, and says so where its parent has Ctrl-C ignored too, as a shell's `&` has
 
 
 def _listen(host: str, port: int) -> socket.socket:
