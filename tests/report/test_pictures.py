@@ -229,9 +229,6 @@ def test_names_of_units_are_shown_everywhere(tiny_run, tmp_path, capsys, monkeyp
     assert main(["name", str(run), "2", "nothing"]) == 0
     assert main(["name", str(run / "model"), "2"]) == 0  # taken away again
     assert json.loads((run / "model" / "names.json").read_text()) == {"1": "what shines"}
-    card = (run / "model" / "README.md").read_text()
-    assert "| 1 | what shines |" in card
-    assert "nothing" not in card
     studio = Studio.open(str(run), "", "cpu", FIVE)
     assert studio.labels == ["unit 0", "unit 1\nwhat shines", "unit 2"]
     scores = dict.fromkeys(PUBLISHED, 0.5) | {"importance": [[0.9, 0.0], [0.1, 0.7], [0.0, 0.3]], "notes": []}

@@ -54,9 +54,8 @@ def save_model(model: DiffusionModel, folder: Path) -> None:
 def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:
     """Calls a unit of a model on this disk by a name, none if `text` is empty; returns the names that it then has.
 
-    Names stand beside the weights, so that training on leaves them, and in the model's card. Raises `UserError` for a
-    unit that the model has not, for a name that does not fit a label, and for a model that is shared: bundled, or from
-    the Hub.
+    Names stand beside the weights, so that training on leaves them. Raises `UserError` for a unit that the model has
+    not, for a name that does not fit a label, and for a model that is shared: bundled, or from the Hub.
     """
     folder = find(name)
     require(
@@ -69,10 +68,7 @@ def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:
     require(len(text) <= LONGEST_NAME, f"the name {text!r} has {len(text)} letters: at most {LONGEST_NAME} fit a label")
     names = {**_read_names(folder, num_units), unit: text}
     kept = {number: names[number] for number in sorted(names) if names[number]}
-    model = load(folder)
     _write_names(folder, kept)
-    model.unit_names = kept
-    write_card(model, folder, read_results(folder.parent, model))
     return kept
 
 
