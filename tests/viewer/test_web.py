@@ -86,7 +86,7 @@ def started(monkeypatch, session):
     ],
 )
 def test_loopback_unless_told_and_then_with_a_warning(arguments, warning, started, capsys):
-    assert main(["view", "--port", "0", *arguments]) == 0
+    assert main(["view", "--port", "0", *arguments]) == 130
     said = capsys.readouterr().err
     host = arguments[1] if arguments else "127.0.0.1"
     ((address, port),) = started
