@@ -17,7 +17,8 @@ from sklearn.decomposition import PCA
 import record
 from dci import SIZES, compare_one_factor, representation, timed
 from unweave.metrics import cell_index, factor_vae_score, sample_rows
-from unweave.metrics.suite import METRICS, one_number_per_unit, score_grid
+from unweave.metrics.inputs import one_number_per_unit
+from unweave.metrics.suite import METRICS, score_grid
 
 NUM_UNITS, TOKEN_DIM = 20, 32
 SKLEARN_UNITS = 2

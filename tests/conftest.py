@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+import unweave
 from unweave.config import RunConfig
+from unweave.data import Frozen, Rooms
 from unweave.presets import PRESETS
 from unweave.train import train
 
@@ -17,6 +19,18 @@ from unweave.train import train
 def cache(tmp_path_factory):
     """A folder for rendered images that the session shares."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The bundled model."""
+    return unweave.load("rooms-cpu")
+
+
+@pytest.fixture(scope="module")
+def rooms(model):
+    """The images that it was trained on."""
+    return Frozen(Rooms(32), model.trained_on.frozen_values)
 
 
 @pytest.fixture(scope="session")

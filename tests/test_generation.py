@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-import unweave
 from tests.nn.test_inception import drawn_weights
 from unweave.cli import main
 from unweave.config import Sampling
-from unweave.data import Frozen, Rooms
 from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
 from unweave.generation import distance_to_data
@@ -19,16 +17,6 @@ from unweave.models.images import normalise
 from unweave.nn.inception import Inception
 
 FEW = Sampling(steps=4, solver="ddim", seed=3)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return unweave.load("rooms-cpu")
-
-
-@pytest.fixture(scope="module")
-def rooms(model):
-    return Frozen(Rooms(32), model.trained_on.frozen_values)
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,6 @@ from unweave.sample import anchor_draws, anchor_means, anchor_members, attention
 
 
 @pytest.fixture(scope="module")
-def model():
-    return unweave.load("rooms-cpu")
-
-
-@pytest.fixture(scope="module")
-def rooms(model):
-    return Frozen(Rooms(32), model.trained_on.frozen_values)
-
-
-@pytest.fixture(scope="module")
 def codes(model, rooms):
     return model.encode(rooms.images(np.arange(0, len(rooms), 7)))
 

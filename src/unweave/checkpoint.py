@@ -4,6 +4,7 @@
     RUN/metrics.jsonl       the training record
     RUN/state/000000064000/ a checkpoint after that many images: tensors.safetensors and manifest.json with its hash;
                             the last two are kept
+    RUN/starts/0/           a run for each start where several are made; without its state once one was chosen
     RUN/model/              the trained model as it stands, see `models.folder`; of a first stage, diffusers' folder
     RUN/results.json        scores, once they were computed; TAD in attributes.json, FID in frechet.json
 

@@ -18,8 +18,8 @@ from unweave.configfile import to_dict
 from unweave.data.base import FactorDataset, ImageSet, require_size
 from unweave.files import write_text
 from unweave.metrics import boosting, cell_index, dci, downstream, factor_vae_score, sample_rows, tad
-from unweave.metrics.inputs import Protocol, Scale
-from unweave.metrics.suite import METRICS, one_number_per_unit, score_grid
+from unweave.metrics.inputs import Protocol, Scale, one_number_per_unit
+from unweave.metrics.suite import METRICS, score_grid
 from unweave.metrics.tad import OFFICIAL_STEPS
 from unweave.models.diffusion import DiffusionModel, evaluating
 from unweave.models.images import normalise

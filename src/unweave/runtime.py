@@ -5,8 +5,7 @@ import hashlib
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from unweave.errors import UserError
 
 
 def launch(config: LoopConfig, main: Callable[..., Any], *args: Any) -> Any:
-    """Runs `main(fabric, *args)` in every process; returns what the first one returned.
+    """Runs `main(fabric, *args)` in every process, with the threads of `config`; returns what the first one returned.
 
     One process needs no launcher. Several are spawned here, or were started beforehand by torchrun or SLURM.
     """
@@ -33,18 +32,19 @@ def launch(config: LoopConfig, main: Callable[..., Any], *args: Any) -> Any:
         )
     except RuntimeError as error:  # Fabric's words for a missing accelerator or device
         raise UserError(f"train.accelerator {config.accelerator} with {config.devices} devices: {error}") from None
+    # as one object: Fabric copies arguments field by field, which frozen options refuse
+    call = functools.partial(_call, main, args, config.threads)
     if several == "ddp_spawn" and config.devices > 1:
-        return _spawn(fabric, main, *args)
+        return _spawn(fabric, call)
     fabric.launch()
-    return main(fabric, *args)
+    return call(fabric)
 
 
-def _spawn(fabric: Fabric, main: Callable[..., Any], *args: Any) -> Any:
+def _spawn(fabric: Fabric, call: Callable[[Fabric], Any]) -> Any:
     """Launches the processes and waits; Ctrl-C is theirs to answer, and a user's mistake stays one line."""
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        # as one object: Fabric copies arguments field by field, which frozen options refuse
-        return fabric.launch(functools.partial(_call, main, args))
+        return fabric.launch(call)
     except ProcessRaisedException as error:
         mistake = re.search(r"unweave\.errors\.UserError: (.*)", str(error))
         if mistake:
@@ -54,17 +54,11 @@ def _spawn(fabric: Fabric, main: Callable[..., Any], *args: Any) -> Any:
         signal.signal(signal.SIGINT, before)
 
 
-def _call(main: Callable[..., Any], args: tuple[Any, ...], fabric: Fabric) -> Any:
-    return main(fabric, *args)
-
-
-@contextmanager
-def threads(num: int) -> Iterator[None]:
-    """Lets torch compute with so many CPU threads for a while; 0: as many as before."""
+def _call(main: Callable[..., Any], args: tuple[Any, ...], threads: int, fabric: Fabric) -> Any:
     before = torch.get_num_threads()
-    torch.set_num_threads(num or before)
+    torch.set_num_threads(threads or before)
     try:
-        yield
+        return main(fabric, *args)
     finally:
         torch.set_num_threads(before)
 

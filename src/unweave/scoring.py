@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from unweave.errors import UserError, require
-from unweave.metrics.inputs import Protocol
+from unweave.metrics.inputs import Protocol, one_number_per_unit
 from unweave.metrics.suite import (
     SuiteResult,
     Vectors,
     intervals,
-    one_number_per_unit,
     score_grid,
     score_rows,
     summarise,

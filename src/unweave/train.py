@@ -33,7 +33,7 @@ from unweave.models.images import normalise
 from unweave.nn.ema import Ema
 from unweave.record import Display, Record, Say, read_record, say
 from unweave.run import Run
-from unweave.runtime import Fabric, launch, mix_seed, seed_step, sum_over_processes, threads
+from unweave.runtime import Fabric, launch, mix_seed, seed_step, sum_over_processes
 from unweave.stages import make_stage
 from unweave.state import State, restore, snapshot
 
@@ -75,13 +75,7 @@ def train(
     return folder / "model"
 
 
-def _main(fabric: Fabric, config: RunConfig | VQRunConfig, *arguments: Any) -> int:
-    """One process's part of a run; returns the images seen."""
-    with threads(config.train.threads):
-        return _run(fabric, config, *arguments)
-
-
-def _run(
+def _main(
     fabric: Fabric,
     config: RunConfig | VQRunConfig,
     folder: Path,
@@ -89,6 +83,7 @@ def _run(
     dataset: ImageSet | None,
     on_save: OnSave | None,
 ) -> int:
+    """One process's part of a run; returns the images seen."""
     if not fabric.is_global_zero:
         tell = _silence
     trained_on = config.data if dataset is None else None

@@ -12,7 +12,8 @@ from sklearn.ensemble import GradientBoostingClassifier
 from tests.metrics.metric_cases import grid_factors
 from unweave.errors import UserError
 from unweave.metrics import boosting, cell_index, dci, downstream_rows, factor_vae_score, mig, sample_rows, sap, tad
-from unweave.metrics.suite import METRICS, classes, intervals, one_number_per_unit, score_grid, score_rows, summarise
+from unweave.metrics.inputs import classes, one_number_per_unit
+from unweave.metrics.suite import METRICS, intervals, score_grid, score_rows, summarise
 
 SIZES = (4, 3, 5)
 

@@ -1,4 +1,4 @@
-"""Checks of what a score is given: the right arrays, or one line that names the column."""
+"""What a score is given: made into the right arrays, or one line that names the column."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -10,6 +10,9 @@ from unweave.errors import UserError, require
 
 Protocol = Literal["official", "robust"]
 """`official`: what the field's papers ran, so that numbers compare; `robust`: the same idea without its traps."""
+
+NUM_CLASSES = 10
+"""Classes of equal size that a continuous factor is sorted into."""
 
 
 def check_codes(codes: ArrayLike, name: str) -> NDArray[np.float64]:
@@ -126,3 +129,44 @@ def plural(names: Iterable[int], thing: str) -> str:
     """`code 3` or `codes 3, 4`, for notes."""
     words = [str(name) for name in names]
     return f"{thing}{'s' if len(words) > 1 else ''} {', '.join(words)}"
+
+
+def one_number_per_unit(codes: ArrayLike) -> NDArray[np.float64]:
+    """Codes (N, D) as they are; units that are vectors (N, units, dim) as their first principal component.
+
+    In closed form from each unit's covariance; the component's largest entry is positive. Raises `UserError` for other
+    shapes and for values that are not finite.
+    """
+    array = np.asarray(codes)
+    if array.ndim != 3:
+        return check_codes(array, "codes")
+    require(array.dtype.kind in "biuf", f"codes has dtype {array.dtype}: should be real numbers")
+    require(array.size > 0, f"codes has shape {array.shape}: needs at least one row, unit and number")
+    found = np.empty(array.shape[:2])
+    for unit in range(array.shape[1]):  # one at a time: all of them in float64 may not fit into memory
+        vectors = array[:, unit].astype(np.float64)  # (N, dim)
+        vectors -= vectors.mean(axis=0)
+        covariance = vectors.T @ vectors
+        if not np.isfinite(covariance).all():
+            check_codes(array[:, unit], f"codes of unit {unit}")
+        first = np.linalg.eigh(covariance).eigenvectors[:, -1]
+        found[:, unit] = vectors @ (first * np.sign(first[np.abs(first).argmax()]))
+    return found
+
+
+def classes(factors: ArrayLike, num_rows: int) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """Factors (N, F) as discrete values, continuous ones sorted into classes, and a note about those.
+
+    Raises `UserError` as `check_factors` does, and, naming the column, for numbers that are not finite.
+    """
+    array = np.asarray(factors)
+    if array.dtype.kind != "f" or array.ndim != 2:
+        return check_factors(array, "factors", num_rows), ()
+    numbers = check_codes(array, "factors")
+    continuous = (np.floor(numbers) != numbers).any(axis=0)
+    labels = numbers.copy()
+    for column in np.flatnonzero(continuous):
+        edges = np.quantile(numbers[:, column], np.linspace(0, 1, NUM_CLASSES + 1)[1:-1])
+        labels[:, column] = np.searchsorted(edges, numbers[:, column], side="right")
+    note = f"{plural(np.flatnonzero(continuous), 'factor')} continuous: sorted into {NUM_CLASSES} classes of equal size"
+    return check_factors(labels, "factors", num_rows), (note,) if continuous.any() else ()

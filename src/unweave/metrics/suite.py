@@ -17,7 +17,7 @@ from unweave.metrics.downstream import OFFICIAL_SIZES, DownstreamResult, downstr
 from unweave.metrics.explicitness import explicitness
 from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score, factor_vae_score_rows
 from unweave.metrics.infomec import infomec
-from unweave.metrics.inputs import Protocol, Scale, check_codes, check_factors, check_protocol, check_sizes, plural
+from unweave.metrics.inputs import Protocol, Scale, check_protocol, check_sizes, classes, one_number_per_unit
 from unweave.metrics.irs import irs
 from unweave.metrics.mig import mig, modularity
 from unweave.metrics.sampling import cell_index, sample_rows
@@ -28,8 +28,6 @@ Vectors = Literal["pca", "flat"]
 """Units that are vectors: one number each, their first principal component; or every number a code of its own."""
 
 OFFICIAL_TRAIN, OFFICIAL_TEST = 10_000, 5_000
-NUM_CLASSES = 10
-"""Classes of equal size that a continuous factor is sorted into."""
 
 
 class Score(NamedTuple):
@@ -297,47 +295,6 @@ def check_metrics(metrics: Sequence[str]) -> None:
     unknown = [name for name in metrics if name not in KNOWN]
     require(not unknown, f"metrics has {unknown}: choose from {', '.join(KNOWN)}")
     require(len(metrics) > 0, f"metrics is empty: choose from {', '.join(KNOWN)}")
-
-
-def one_number_per_unit(codes: ArrayLike) -> NDArray[np.float64]:
-    """Codes (N, D) as they are; units that are vectors (N, units, dim) as their first principal component.
-
-    In closed form from each unit's covariance; the component's largest entry is positive. Raises `UserError` for other
-    shapes and for values that are not finite.
-    """
-    array = np.asarray(codes)
-    if array.ndim != 3:
-        return check_codes(array, "codes")
-    require(array.dtype.kind in "biuf", f"codes has dtype {array.dtype}: should be real numbers")
-    require(array.size > 0, f"codes has shape {array.shape}: needs at least one row, unit and number")
-    found = np.empty(array.shape[:2])
-    for unit in range(array.shape[1]):  # one at a time: all of them in float64 may not fit into memory
-        vectors = array[:, unit].astype(np.float64)  # (N, dim)
-        vectors -= vectors.mean(axis=0)
-        covariance = vectors.T @ vectors
-        if not np.isfinite(covariance).all():
-            check_codes(array[:, unit], f"codes of unit {unit}")
-        first = np.linalg.eigh(covariance).eigenvectors[:, -1]
-        found[:, unit] = vectors @ (first * np.sign(first[np.abs(first).argmax()]))
-    return found
-
-
-def classes(factors: ArrayLike, num_rows: int) -> tuple[NDArray[np.generic], tuple[str, ...]]:
-    """Factors (N, F) as discrete values, continuous ones sorted into classes, and a note about those.
-
-    Raises `UserError` as `check_factors` does, and, naming the column, for numbers that are not finite.
-    """
-    array = np.asarray(factors)
-    if array.dtype.kind != "f" or array.ndim != 2:
-        return check_factors(array, "factors", num_rows), ()
-    numbers = check_codes(array, "factors")
-    continuous = (np.floor(numbers) != numbers).any(axis=0)
-    labels = numbers.copy()
-    for column in np.flatnonzero(continuous):
-        edges = np.quantile(numbers[:, column], np.linspace(0, 1, NUM_CLASSES + 1)[1:-1])
-        labels[:, column] = np.searchsorted(edges, numbers[:, column], side="right")
-    note = f"{plural(np.flatnonzero(continuous), 'factor')} continuous: sorted into {NUM_CLASSES} classes of equal size"
-    return check_factors(labels, "factors", num_rows), (note,) if continuous.any() else ()
 
 
 def summarise(results: Sequence[SuiteResult]) -> list[tuple[Score, float]]:

@@ -13,7 +13,7 @@ from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.export import data_config
 from unweave.metrics.information import as_labels, binned, mutual_information
-from unweave.metrics.suite import classes
+from unweave.metrics.inputs import classes
 from unweave.models.diffusion import Codes, DiffusionModel
 from unweave.models.folder import home, load, read_results
 from unweave.record import Display, say

@@ -17,7 +17,7 @@ from unweave.data.arrays import ArrayImages
 from unweave.record import Record, clock, console
 from unweave.reproduce.plan import Piece, Request
 from unweave.run import Run
-from unweave.runtime import Fabric, launch, threads
+from unweave.runtime import Fabric, launch
 from unweave.train import build, train_step
 
 PATIENCE = 3.0
@@ -71,11 +71,10 @@ def _time(fabric: Fabric, config: RunConfig | VQRunConfig) -> tuple[float, int]:
                 torch.cuda.synchronize()
             return time.perf_counter() - began
 
-        with threads(config.train.threads):
-            seconds(PART)
-            num = whole if seconds(PART) * whole / PART < PATIENCE else PART
-            seconds(num)
-            taken = min(seconds(num) for _ in range(3))
+        seconds(PART)
+        num = whole if seconds(PART) * whole / PART < PATIENCE else PART
+        seconds(num)
+        taken = min(seconds(num) for _ in range(3))
     return taken / num, sum(weights.numel() for weights in state.model.parameters())
 
 

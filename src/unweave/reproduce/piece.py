@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,13 +21,13 @@ from unweave.data.base import Grid, ImageSet
 from unweave.errors import require
 from unweave.evaluate import scalars_of, untrained
 from unweave.files import write_atomically, write_text
-from unweave.metrics.inputs import Protocol
-from unweave.metrics.suite import SuiteResult, one_number_per_unit, score_grid, score_rows
+from unweave.metrics.inputs import Protocol, one_number_per_unit
+from unweave.metrics.suite import SuiteResult, score_grid, score_rows
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import load
 from unweave.record import Say, read_record, say
 from unweave.reproduce.plan import Piece, Request
-from unweave.reproduce.recipes import Method
+from unweave.reproduce.recipes import Kind, Method
 from unweave.runtime import device as device_of
 from unweave.train import crosses, train
 
@@ -35,7 +35,6 @@ CHUNK = 2048
 RESULT = "result.json"
 GRID_SCORES = "factor_vae", "dci"
 
-Kind = Literal["components", "scalars"]
 C = TypeVar("C", bound=RunConfig | VQRunConfig)
 ROBUST: Kind = "scalars"
 

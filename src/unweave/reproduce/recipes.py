@@ -2,8 +2,7 @@
 
 `full` are rows of the preset table. `small` goes the same way in minutes on two cores: images of 32 px, a small VQ
 first stage, the transformer of `rooms-cpu` in the place of the U-Net but where Skip Dropout is what is asked about.
-`tiny` is for
-tests, and leaves the published anchors out.
+`tiny` is for tests, and leaves the published anchors out.
 """
 
 from dataclasses import dataclass, replace
@@ -31,6 +30,8 @@ from unweave.reproduce.printed import ENCDIFF, OURS
 
 Table = Literal["table1", "table2", "ablation", "downstream"]
 ScaleName = Literal["full", "small", "tiny"]
+Kind = Literal["components", "scalars"]
+"""One number per unit: the first principal component of its token, or its scalar."""
 
 ATTRIBUTES = "list_attr_celeba.txt"
 FACES = "img_align_celeba.zip"
@@ -44,8 +45,8 @@ class Method(NamedTuple):
     """Without its seed and the folder of its first stage."""
     printed: str = ""
     """The paper's row that it stands beside."""
-    official: Literal["components", "scalars"] = "components"
-    """What the published code scores: the first principal component of each unit's token, or the unit's scalar."""
+    official: Kind = "components"
+    """What the published code scores."""
 
 
 @dataclass(frozen=True)
