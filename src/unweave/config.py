@@ -145,6 +145,9 @@ class EncoderConfig:
     price at first lets units come into use one after the other, each for what is worth most."""
     kl_settled: float = 0.4
     """Part of the run, 0 to 1, after which the weight is `kl`."""
+    levels: int = 0
+    """Bounds each scalar by tanh and rounds it to so many levels, evenly from -1 to 1; gradients pass as if nothing
+    were rounded (finite scalar quantisation, Mentzer et al. 2024). 0 leaves the scalars alone."""
 
     def __post_init__(self) -> None:
         require(self.num_units >= 1, f"encoder.num_units is {self.num_units}: must be at least 1")
@@ -161,6 +164,11 @@ class EncoderConfig:
         require(
             self.kl > 0 or self.kl_start == 0,
             f"encoder.kl_start is {self.kl_start} and encoder.kl 0: there is no bottleneck to weigh, set both",
+        )
+        require(self.levels == 0 or self.levels >= 2, f"encoder.levels is {self.levels}: choose 2 or more, 0 for none")
+        require(
+            self.levels == 0 or self.kl == 0,
+            f"encoder.levels is {self.levels} and encoder.kl {self.kl}: one bottleneck or the other, set one to 0",
         )
         require(0 < self.kl_settled <= 1, f"encoder.kl_settled is {self.kl_settled}: choose above 0, 1 at most")
         for name in ("channels", "hidden", "unit_hidden"):

@@ -185,3 +185,31 @@ def test_without_bottleneck_scalars_cost_nothing():
     torch.testing.assert_close(scalars, extractor.scalars(images))
     assert (cost == 0).all()
     assert extractor.log_variance is None
+
+
+@pytest.mark.parametrize("levels", [2, 5, 10])
+def test_levels_are_numpys_nearest_and_gradients_pass_as_through_tanh(levels):
+    torch.manual_seed(0)
+    exact = FeatureExtractor(SMALL, 16).eval()
+    nn.init.normal_(exact.head[-1].weight, std=10)  # scalars from one end to the other
+    rounded = FeatureExtractor(dataclasses.replace(SMALL, levels=levels), 16).eval()
+    rounded.load_state_dict(exact.state_dict())
+    images = 3 * torch.randn(256, 3, 16, 16)
+    scalars = rounded.scalars(images)
+    bounded = exact.scalars(images).tanh()
+    grid = np.linspace(-1, 1, levels)
+    nearest = grid[np.abs(bounded.detach().numpy()[..., None] - grid).argmin(-1)]
+    np.testing.assert_allclose(scalars.detach().numpy(), nearest, atol=1e-6)
+    assert len(np.unique(nearest)) == levels
+    ours, theirs = (
+        torch.autograd.grad(s.sum(), m.head[-1].weight)[0] for s, m in [(scalars, rounded), (bounded, exact)]
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"levels": 1}, "2 or more"), ({"levels": 5, "kl": 1.0}, "one bottleneck")]
+)
+def test_levels_that_make_no_sense_are_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        EncoderConfig(**options)

@@ -91,6 +91,7 @@ class FeatureExtractor(nn.Module):
         widths = (config.channels[-1] * size**2, *config.hidden, config.num_units)
         layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
         self.head = nn.Sequential(*layers[:-1])  # the scalars themselves have no activation
+        self.levels = config.levels
         self.log_variance = nn.Linear(widths[-2], config.num_units) if config.kl else None
         if self.log_variance is not None:
             nn.init.zeros_(self.log_variance.weight)
@@ -107,8 +108,9 @@ class FeatureExtractor(nn.Module):
         return self.head[:-1](self.convs(images).flatten(1))
 
     def scalars(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N)."""
-        return self.head[-1](self.features(images))
+        """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N), in [-1, 1] where they are rounded to levels."""
+        scalars = self.head[-1](self.features(images))
+        return _nearest_level(scalars.tanh(), self.levels) if self.levels else scalars
 
     def drawn_scalars(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scalars (B, N) as training sees them, and what they cost (B,), in nats.
@@ -134,6 +136,12 @@ class FeatureExtractor(nn.Module):
         """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N) and tokens (B, N, D)."""
         scalars = self.scalars(images)
         return scalars, self.tokens(scalars)
+
+
+def _nearest_level(x: Tensor, levels: int) -> Tensor:
+    """The nearest of `levels` values evenly spaced from -1 to 1; its derivative is 1 (Bengio et al. 2013)."""
+    nearest = ((x + 1) / 2 * (levels - 1)).round() / (levels - 1) * 2 - 1
+    return x + (nearest - x).detach()
 
 
 def _conv_block(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
