@@ -79,13 +79,16 @@ class VQGAN(nn.Module):
         distance, parts = self.distance(seen.pictures, images)
         loss = distance + config.codebook * seen.codebook_loss
         parts = {"loss": loss, **parts, "codebook": seen.codebook_loss}
-        if self.critic is not None:
+        if self.critic is not None and progress >= config.critic.start:
             verdict = -frozen(self.critic, seen.pictures).mean()
             weight = config.critic.weight * adaptive_weight(distance, verdict, self.vq.decoder.conv_out.weight)
             critic_loss = hinge_loss(self.critic(images), self.critic(seen.pictures.detach()))
-            factor = config.critic.factor if progress >= config.critic.start else 0.0
-            loss = loss + factor * (weight * verdict + critic_loss)
+            loss = loss + config.critic.factor * (weight * verdict + critic_loss)
             parts |= {"verdict": verdict, "critic_weight": weight, "critic": critic_loss}
+        elif self.critic is not None:
+            # gradients of 0, which cost nothing: data-parallel training wants one for every weight
+            loss = loss + 0 * sum(weight.sum() for weight in self.critic.parameters())
+            parts |= dict.fromkeys(("verdict", "critic_weight", "critic"), torch.zeros_like(loss))
         return Losses(loss, {name: part.detach() for name, part in parts.items()})
 
     def distance(self, pictures: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
