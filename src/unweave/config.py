@@ -512,7 +512,7 @@ class CriticConfig:
     factor: float = 1.0
     """Weight of the verdict and of the critic's own loss, on top of that."""
     start: float = 0.0
-    """Part of the run, 0 to 1, before which the factor is 0."""
+    """Part of the run, 0 to 1, before which the critic neither counts nor learns."""
     channels: int = 64
     """Channels of the first convolution; each after it doubles them, up to eight times as many."""
     layers: int = 3

@@ -149,11 +149,14 @@ def _on_published_sets() -> dict[str, Preset[RunConfig]]:
         official = AnchorConfig(mode="official", max_points=row.fit_points)
         rows |= {
             f"dyga-{name}": Preset(
-                f"DyGA's networks and schedule, principled anchors; {needs}", _dyga(row, AnchorConfig())
+                f"DyGA's networks as its code has them, the schedule of its first commit, as its configs leave theirs "
+                f"out, principled anchors; {needs}",
+                _dyga(row, AnchorConfig()),
             ),
             f"dyga-{name}-official": Preset(f"as dyga-{name}, with the anchors as published", _dyga(row, official)),
             f"encdiff-{name}": Preset(
-                f"EncDiff's own encoder and optimiser, as many images as dyga-{name}", _encdiff(row)
+                f"EncDiff's own encoder and optimiser; as many images as dyga-{name}, as none are published",
+                _encdiff(row),
             ),
         }
     return rows
