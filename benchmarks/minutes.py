@@ -96,6 +96,16 @@ STUDIES: dict[str, dict[str, Any]] = {
         "model.unet.skip_dropout_widths": [4],
     },
 }
+STUDIES["rooms-cpu-long/short"] = {"train.images": 240_000}
+STUDIES["rooms-cpu-long/thirty-units"] = {"train.images": 240_000, "model.encoder.num_units": 30}
+STUDIES["rooms-cpu-long/wide-encoder"] = {"train.images": 240_000, "model.encoder.channels": [64, 128, 128]}
+STUDIES["sprites-cpu/cheaper"] = {
+    "train.starts": 1,
+    "train.images": 1_000_000,
+    "model.encoder.kl_start": 2.4,
+    "model.encoder.kl": 0.6,
+    "model.encoder.kl_settled": 1.0,
+}
 STUDIES["sprites-cpu/one-start"] = {"train.starts": 1, "train.images": 1_000_000}
 STUDIES["sprites-cpu/falling"] = {"train.starts": 1, "model.encoder.kl_start": 4.5, "train.images": 1_500_000}
 STUDIES["rooms-cpu/unet-skip-dropout"] = {**STUDIES["rooms-cpu/unet"], "model.unet.skip_dropout": 0.2}
