@@ -11,7 +11,6 @@ nothing, and the threads of two runs would slow each other down.
 
 import argparse
 import json
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ from unweave.record import read_record, say
 from unweave.train import train
 
 RESULTS = record.RESULTS / "minutes"
-DOCS = Path(__file__).parents[1] / "docs"
 GOALS = {  # FactorVAE score and DCI-D: what we aim for, and below what a preset is not good enough
     "rooms-cpu": ((0.95, 0.75), (0.80, 0.60)),
     "rooms-cpu-long": ((0.98, 0.90), (0.90, 0.70)),
@@ -345,25 +343,16 @@ def draw_curves(results: list[dict[str, Any]], path: Path) -> None:
 def page() -> None:
     """Puts the tables between their markers in docs/minutes.md, and draws the curves."""
     results = load_all()
-    draw_curves(results, DOCS / "images" / "minutes.png")
-    path = DOCS / "minutes.md"
-    text = path.read_text()
-    for name, table in (
-        ("targets", target_table(results)),
-        ("variations", variation_table(results, "rooms-cpu")),
-        ("starts", starts_table(results, "sprites-cpu")),
-        ("sprites", variation_table(results, "sprites-cpu")),
-        ("signals", signal_table(results)),
-    ):
-        text, found = re.subn(
-            f"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda match, t=table: f"{match[1]}\n{t}\n\n{match[2]}",
-            text,
-            flags=re.S,
-        )
-        assert found == 1, name
-    path.write_text(text)
-    say(f"wrote {path}")
+    draw_curves(results, record.DOCS / "images" / "minutes.png")
+    tables = {
+        "targets": target_table(results),
+        "variations": variation_table(results, "rooms-cpu"),
+        "long": variation_table(results, "rooms-cpu-long"),
+        "starts": starts_table(results, "sprites-cpu"),
+        "sprites": variation_table(results, "sprites-cpu"),
+        "signals": signal_table(results),
+    }
+    say(f"wrote {record.fill('minutes.md', tables)}")
 
 
 def main() -> None:

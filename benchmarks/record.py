@@ -4,12 +4,14 @@ import datetime
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def _cpu() -> str:
@@ -55,3 +57,15 @@ def write(name: str, numbers: dict[str, Any]) -> Path:
     }
     path.write_text(json.dumps(record, indent=2) + "\n")
     return path
+
+
+def fill(name: str, parts: dict[str, str]) -> Path:
+    """Puts each text between `<!-- its name -->` and `<!-- end -->` of the page docs/NAME; returns its path."""
+    page = DOCS / name
+    text = page.read_text()
+    for part, filling in parts.items():
+        marked = re.compile(f"(<!-- {part} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text, found = marked.subn(lambda match, new=filling: f"{match[1]}\n{new}\n\n{match[2]}", text)
+        assert found == 1, f"{page} has {found} places for {part}"
+    page.write_text(text)
+    return page

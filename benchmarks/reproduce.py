@@ -10,7 +10,6 @@ Writes benchmarks/results/reproduce/TABLE.json. What is finished in FOLDER is on
 import argparse
 import json
 import os
-import re
 from pathlib import Path
 
 import torch
@@ -23,7 +22,6 @@ from unweave.reproduce.recipes import Table
 from unweave.reproduce.table import as_markdown
 
 RESULTS = record.RESULTS / "reproduce"
-PAGE = Path(__file__).parents[1] / "docs" / "reproduce.md"
 TABLES: tuple[Table, ...] = ("table1", "ablation", "downstream", "table2")
 
 
@@ -43,7 +41,7 @@ def run(table: Table, folder: Path) -> Path:
     return record.write(f"reproduce/{table}", numbers)
 
 
-def page() -> None:
+def write_page() -> None:
     """Puts the measured tables between their markers."""
     parts = []
     for path in (RESULTS / f"{table}.json" for table in TABLES):
@@ -56,15 +54,8 @@ def page() -> None:
                 f"{found['load_average']} on {found['machine']['cores']} cores)."
             )
             parts.append(f"##{heading}\n\n{about}\n\n{body.replace('## ', '#### ').strip()}")
-    text, found = re.subn(
-        "(<!-- tables -->\n).*?(<!-- end -->)",
-        lambda match: f"{match[1]}\n" + "\n\n".join(parts) + f"\n\n{match[2]}",
-        PAGE.read_text(),
-        flags=re.S,
-    )
-    assert found == 1
-    PAGE.write_text(text)
-    say(f"wrote {PAGE}")
+    page = record.fill("reproduce.md", {"tables": "\n\n".join(parts)})
+    say(f"wrote {page}")
 
 
 def main() -> None:
@@ -76,7 +67,7 @@ def main() -> None:
     commands.add_parser("page", help="write the tables of docs/reproduce.md")
     arguments = parser.parse_args()
     if arguments.command == "page":
-        page()
+        write_page()
         return
     for table in arguments.tables or TABLES:
         print(run(table, arguments.folder))

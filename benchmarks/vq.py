@@ -1,7 +1,8 @@
 """How well a small first stage redraws rooms that it never saw, with a critic and without.
 
-    python benchmarks/vq.py --folder runs/vq                       # about an hour and a half on two cores
+    python benchmarks/vq.py --folder runs/vq                       # an hour on two cores
     python benchmarks/vq.py --folder runs/try --images 640         # a short try: writes nothing here
+    python benchmarks/vq.py --page                                 # the table of docs/first_stage.md
 
 Trains the preset `vq-rooms-cpu` twice, into FOLDER/critic and FOLDER/no-critic; a run that was stopped goes on, a
 finished one is only read. Writes benchmarks/results/vq.json: what the record of each run says of 1,000 held-out images.
@@ -54,11 +55,26 @@ def measure(config: VQRunConfig, folder: Path) -> dict[str, Any]:
     }
 
 
+def write_page() -> Path:
+    """Puts what was measured into docs/first_stage.md."""
+    found = json.loads((record.RESULTS / "vq.json").read_text())
+    lines = ["| | PSNR | SSIM | codes in use | perplexity | minutes |", "| --- | --- | --- | --- | --- | --- |"]
+    for name in ("critic", "no-critic"):
+        run = found[name]
+        cells = f"{run['psnr']:.1f} dB", f"{run['ssim']:.3f}", str(run["codes_used"]), f"{run['perplexity']:.0f}"
+        lines.append(f"| {name.replace('no-', 'no ')} | {' | '.join(cells)} | {run['minutes']:.0f} |")
+    return record.fill("first_stage.md", {"vq": "\n".join(lines)})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/vq"), help="where the two runs are, or will be")
     parser.add_argument("--images", type=int, help="images of a short try, which is printed only")
+    parser.add_argument("--page", action="store_true", help="only write the table of docs/first_stage.md")
     arguments = parser.parse_args()
+    if arguments.page:
+        print(write_page())
+        return
     found = {name: measure(config, arguments.folder / name) for name, config in variations(arguments.images).items()}
     numbers = {"preset": PRESET, "torch_threads": torch.get_num_threads(), "goals": GOALS, **found}
     if arguments.images:
