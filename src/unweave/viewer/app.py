@@ -70,7 +70,7 @@ class _Page:
             with gr.Tab("Anchors"):
                 self._lay_out_anchors()
             with gr.Tab("Scores"):
-                self.scores = gr.HTML(elem_id="scores", elem_classes="scrolls")
+                self.scores = gr.HTML(elem_id="scores", elem_classes="scrolls", visible=session.results is not None)
                 if session.results is None:
                     missing = f"No scores yet: `unweave evaluate {session.run}`"
                     gr.Markdown(session.card() or missing, elem_classes="scrolls")
