@@ -96,7 +96,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 }
 STUDIES["rooms-cpu-long/short"] = {"train.images": 240_000}
 STUDIES["rooms-cpu-long/thirty-units"] = {"train.images": 240_000, "model.encoder.num_units": 30}
-STUDIES["rooms-cpu-long/wide-encoder"] = {"train.images": 240_000, "model.encoder.channels": [64, 128, 128]}
+STUDIES["rooms-cpu-long/forty-units"] = {"train.images": 240_000, "model.encoder.num_units": 40}
 STUDIES["sprites-cpu/cheaper"] = {
     "train.starts": 1,
     "train.images": 1_000_000,
