@@ -94,9 +94,10 @@ STUDIES: dict[str, dict[str, Any]] = {
         "model.unet.skip_dropout_widths": [4],
     },
 }
+STUDIES["rooms-cpu-long/twenty-units"] = {"train.images": 800_000, "model.encoder.num_units": 20}
 STUDIES["rooms-cpu-long/short"] = {"train.images": 240_000}
-STUDIES["rooms-cpu-long/thirty-units"] = {"train.images": 240_000, "model.encoder.num_units": 30}
-STUDIES["rooms-cpu-long/forty-units"] = {"train.images": 240_000, "model.encoder.num_units": 40}
+STUDIES["rooms-cpu-long/short-twenty-units"] = {"train.images": 240_000, "model.encoder.num_units": 20}
+STUDIES["rooms-cpu-long/short-forty-units"] = {"train.images": 240_000, "model.encoder.num_units": 40}
 STUDIES["sprites-cpu/cheaper"] = {
     "train.starts": 1,
     "train.images": 1_000_000,

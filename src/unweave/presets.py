@@ -175,7 +175,7 @@ PRESETS: dict[str, Preset[RunConfig]] = {
         "rooms with all six factors at 32 px; a longer sitting on two cores",
         RunConfig(
             data=DataConfig("rooms"),
-            model=_cpu(num_units=20, channels=20),
+            model=_cpu(num_units=30, channels=20),
             train=replace(CPU_TRAIN, images=800_000),
         ),
     ),

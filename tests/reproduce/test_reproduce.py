@@ -16,15 +16,17 @@ from unweave.cli import main
 from unweave.data import open_dataset
 from unweave.errors import UserError
 from unweave.metrics import cell_index, dci, factor_vae_score, sample_rows, tad
-from unweave.reproduce import command, costs, piece, plan
+from unweave.reproduce import command, costs, piece, plan, pool
 from unweave.reproduce.plan import Request, make_plan
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a table that was made without a break."""
+    """The folder of a table that was made without a break, two pieces at a time."""
     out = tmp_path_factory.mktemp("whole")
-    assert main(["reproduce", "table1", "--scale", "tiny", "--seeds", "0", "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "all_cores", lambda: 2)
+        assert main(["reproduce", "table1", "--scale", "tiny", "--seeds", "0", "--out", str(out)]) == 0
     return out
 
 
@@ -49,9 +51,13 @@ class Killed(BaseException):
 
 
 def test_a_table_that_was_cut_in_every_stage_is_the_same(whole, tmp_path, monkeypatch):
-    """In the first stage, between checkpoints, after a checkpoint but before its codes, and while scoring."""
+    """In the first stage, between checkpoints, after a checkpoint but before its codes, and while scoring.
+
+    Also where pieces follow one another and the other table's were made side by side.
+    """
     request = Request("table1", seeds=(0,), scale="tiny", out=tmp_path)
     monkeypatch.setattr(command, "show_costs", lambda *_: 0.0)
+    monkeypatch.setattr(command, "places", lambda _: {"here": {}})
     train_step, encode, score = training.train_step, piece.encode, piece.score
     cuts = []
 
@@ -150,6 +156,7 @@ def test_table2_scores_attributes_and_drawn_images(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "unweave.generation", SimpleNamespace(distance_to_data=distance_to_data))
     monkeypatch.setattr(command, "show_costs", lambda *_: 0.0)
+    monkeypatch.setattr(command, "places", lambda _: {"here": {}})
     methods = plan.methods
     monkeypatch.setattr(plan, "methods", lambda *arguments: {"dyga": methods(*arguments)["dyga"]})
     request = Request("table2", seeds=(3,), scale="tiny", out=tmp_path)

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from unweave.config import DataConfig
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
@@ -16,7 +14,7 @@ from unweave.reproduce.costs import show_costs
 from unweave.reproduce.faces import draw_faces
 from unweave.reproduce.piece import do, finished
 from unweave.reproduce.plan import Piece, Request, check_data, find, make_plan, missing_data
-from unweave.reproduce.pool import run_side_by_side, unweave
+from unweave.reproduce.pool import places, run_side_by_side, unweave
 from unweave.reproduce.recipes import ATTRIBUTES, FACES
 from unweave.reproduce.table import as_json, as_markdown, collect
 
@@ -43,13 +41,13 @@ def reproduce(request: Request, dry_run: bool = False, piece: str = "") -> None:
         check_data(pieces)
     if len(done) < len(pieces):
         seconds = show_costs(pieces, done, request, _num_images(pieces, request))
-        devices = [str(number) for number in range(torch.cuda.device_count())]
-        many = f", {len(devices)} pieces at a time" if len(devices) > 1 else ""
-        say(f"about {clock(seconds / max(len(devices), 1))} of training{many}; scores and drawing come on top")
+        where = places(pieces)
+        many = f", {len(where)} pieces at a time" if len(where) > 1 else ""
+        say(f"about {clock(seconds / len(where))} of training{many}; scores and drawing come on top")
         if dry_run:
             _list(pieces, done)
-        elif len(devices) > 1:
-            run_side_by_side(pieces, done, devices, lambda one: unweave(request.words(one.name)), request.out, say)
+        elif len(where) > 1:
+            run_side_by_side(pieces, done, where, lambda one: unweave(request.words(one.name)), request.out, say)
     if dry_run:
         return
     results = {one.name: do(one, request) for one in pieces}

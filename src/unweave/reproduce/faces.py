@@ -1,5 +1,8 @@
 """Pictures and attributes in CelebA's format, drawn here: rooms where a face would be.
 
+Each attribute is a factor with values of two kinds and none between: over all hues no number would say which are warm,
+as they are a circle. Shape and angle are always the same.
+
 list_attr_celeba.txt   the number of pictures, names of attributes, then -1 or 1 for each
 img_align_celeba.zip   pictures of 178 x 218 px; what `data.fit celeba_128` takes of them is the room
 """
@@ -16,22 +19,29 @@ from unweave.files import write_atomically, write_text
 
 WIDTH, HEIGHT = 178, 218
 LEFT, TOP, SIDE = 25, 57, 128
-ATTRIBUTES = ("Wall_Warm", "Object_Warm", "Large", "Round")
+COLD, WARM = (4, 5, 6, 7), (0, 1, 2, 9)
+ATTRIBUTES = {  # the factor, its values where the attribute is -1, and those where it is 1
+    "Floor_Warm": ("floor_hue", COLD, WARM),
+    "Wall_Warm": ("wall_hue", COLD, WARM),
+    "Object_Warm": ("object_hue", COLD, WARM),
+    "Large": ("scale", (0, 1), (6, 7)),
+}
 
 
 def draw_faces(pictures: Path, attributes: Path, num: int, seed: int = 0) -> None:
-    """Writes both files, of `num` rooms with one floor and one angle; leaves them alone where they are."""
+    """Writes both files, of `num` rooms; leaves them alone where they are."""
     if attributes.exists():
         return
     rooms, rng = Rooms(64), np.random.default_rng(seed)
-    factors = np.stack([rng.integers(0, size, num) for size in rooms.factor_sizes], axis=1)
-    factors[:, 0], factors[:, 5] = 0, 7
+    said = rng.integers(0, 2, (num, len(ATTRIBUTES)))
+    factors = np.zeros((num, len(rooms.factor_names)), dtype=np.int64)
+    factors[:, rooms.factor_names.index("orientation")] = 7
+    for answers, (factor, *kinds) in zip(said.T, ATTRIBUTES.values()):
+        factors[:, rooms.factor_names.index(factor)] = [rng.choice(kinds[answer]) for answer in answers]
     images = rooms.images(rooms.index(factors))
     names = [f"{number:06d}.png" for number in range(1, num + 1)]
     write_atomically(pictures, lambda path: _zip(path, names, images))
-    wall, thing, scale, shape = factors[:, 1], factors[:, 2], factors[:, 3], factors[:, 4]
-    said = np.where(np.stack([wall < 5, thing < 5, scale >= 4, shape % 2 == 1], axis=1), 1, -1)
-    rows = [f"{name} {' '.join(map(str, row))}" for name, row in zip(names, said)]
+    rows = [f"{name} {' '.join(map(str, row))}" for name, row in zip(names, 2 * said - 1)]
     write_text(attributes, "\n".join([str(num), " ".join(ATTRIBUTES), *rows]) + "\n")
 
 

@@ -1,12 +1,15 @@
-"""Pieces side by side: a process per device, each doing one piece at a time by the command line."""
+"""Pieces side by side: a process per GPU or per core, each doing one piece at a time by the command line."""
 
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
+from unweave.compiled import all_cores
 from unweave.errors import UserError
 from unweave.record import Say
 from unweave.reproduce.plan import Piece
@@ -19,33 +22,47 @@ def unweave(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "unweave", *words]
 
 
+def places(pieces: Sequence[Piece]) -> dict[str, dict[str, str]]:
+    """Where pieces can be done at once, by name, with the environment that keeps a process there.
+
+    Each GPU is one; for pieces that are computed on the processor, as many cores as each has threads.
+    """
+    options = [piece.config.train for piece in pieces]
+    if torch.cuda.is_available() and any(one.accelerator != "cpu" for one in options):
+        return {f"GPU {number}": {"CUDA_VISIBLE_DEVICES": str(number)} for number in range(torch.cuda.device_count())}
+    threads = max(one.threads or all_cores() for one in options)
+    num = max(all_cores() // threads, 1)
+    return {f"processor, part {number + 1} of {num}": {"OMP_NUM_THREADS": str(threads)} for number in range(num)}
+
+
 def run_side_by_side(
     pieces: Sequence[Piece],
     done: Sequence[Piece],
-    devices: Sequence[str],
+    where: Mapping[str, Mapping[str, str]],
     command: Callable[[Piece], Sequence[str]],
     logs: Path,
     tell: Say,
 ) -> None:
-    """Runs the command of each piece that is not done, on a free device, once the piece that it needs is there.
+    """Runs the command of each piece that is not done, at a free place, once the piece that it needs is there.
 
-    `devices` are values of CUDA_VISIBLE_DEVICES; what a process says goes into `logs/PIECE/log.txt`. Raises `UserError`
-    when a process fails, after the others were told to save and stop; Ctrl-C reaches all of them, and each saves.
+    `where` has names of `places` and their environments; what a process says goes into `logs/PIECE/log.txt`. Raises
+    `UserError` when a process fails, after the others were told to save and stop; Ctrl-C reaches all of them, and each
+    saves.
     """
     ended = {piece.name for piece in done}
     waiting = [piece for piece in pieces if piece.name not in ended]
     running: dict[str, tuple[Piece, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or running:
-            for device in devices:
+            for place, environment in where.items():
                 ready = next((piece for piece in waiting if not piece.needs or piece.needs in ended), None)
-                if device not in running and ready:
+                if place not in running and ready:
                     waiting.remove(ready)
-                    tell(f"{ready.name}: begun on device {device}")
-                    running[device] = ready, _start(command(ready), device, logs / ready.name / "log.txt")
-            for device, (piece, process) in list(running.items()):
+                    tell(f"{ready.name}: begun ({place})")
+                    running[place] = ready, _start(command(ready), environment, logs / ready.name / "log.txt")
+            for place, (piece, process) in list(running.items()):
                 if process.poll() is not None:
-                    del running[device]
+                    del running[place]
                     _check(piece, process.returncode, logs)
                     ended.add(piece.name)
                     tell(f"{piece.name}: done, {len(waiting) + len(running)} left")
@@ -57,14 +74,14 @@ def run_side_by_side(
             process.wait()
 
 
-def _start(command: Sequence[str], device: str, log: Path) -> "subprocess.Popen[bytes]":
+def _start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         return subprocess.Popen(
             list(command),
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": device},
+            env={**os.environ, **environment},
         )
 
 

@@ -167,7 +167,6 @@ TINY_VQ = VQConfig(channels=(4, 4, 8, 8), num_res_blocks=1, codebook_size=32, no
 SMALL_CHANNELS = 6
 SMALL_IMAGES = 16_000
 """Images that a small second stage is trained on."""
-SMALL_UNET_IMAGES = 8_000
 SMALL_VQ_IMAGES = 9_600
 
 
@@ -197,14 +196,16 @@ def _small_first_stage(scale: ScaleName, data: DataConfig) -> VQRunConfig:
 
 
 def _small(scale: ScaleName, table: Table, data: DataConfig) -> dict[str, Method]:
-    images = {"small": SMALL_UNET_IMAGES if table == "ablation" else SMALL_IMAGES}.get(scale, 640)
+    images = SMALL_IMAGES if scale == "small" else 640
+    # for as many images: a U-Net learns little in few steps, and where attributes are scored there are few images
+    more_steps = scale == "tiny" or table in ("table2", "ablation")
     base = RunConfig(
         data,
-        _small_model(scale, "unet" if table == "ablation" else "transformer", images),
+        _small_model(scale, table, images),
         replace(
             CPU_TRAIN,
             images=images,
-            batch_size=64 if scale == "small" else 16,
+            batch_size=16 if more_steps else 64,
             warmup_images=images // 10,
             ema_decay=0.99,
             log_every_images=images // 4,
@@ -222,14 +223,14 @@ def _small(scale: ScaleName, table: Table, data: DataConfig) -> dict[str, Method
     }
 
 
-def _small_model(scale: ScaleName, denoiser: Literal["unet", "transformer"], images: int) -> ModelConfig:
+def _small_model(scale: ScaleName, table: Table, images: int) -> ModelConfig:
     small = scale == "small"
     return replace(
         PRESETS["rooms-cpu"].config.model,
-        denoiser=denoiser,
+        denoiser="unet" if table == "ablation" else "transformer",
         tokenizer=TokenizerConfig(kind="vq", channels=SMALL_CHANNELS, downsample=8, vq=SMALL_VQ if small else TINY_VQ),
         encoder=EncoderConfig(
-            num_units=8 if small else 3,
+            num_units=3 if not small else 4 if table == "table2" else 8,
             token_dim=16 if small else 8,
             channels=(32, 64, 64) if small else (8, 16, 16),
             stem_kernel=4,
