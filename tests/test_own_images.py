@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 from sklearn.decomposition import PCA
 
@@ -110,6 +111,21 @@ def test_attributes_in_the_layout_of_celeba_are_scored_by_both_definitions(faces
     assert found["untrained"]["exact"]["auroc"] != found["scores"]["exact"]["auroc"]
     assert f"{exact.score:.3f}" in said
     assert "Bright: unit" in said
+    leads = {one["attribute"]: one for one in found["scores"]["exact"]["leads"]}
+    assert list(leads) == found["scores"]["exact"]["captured"]
+    areas = np.sort(exact.auroc[0])[::-1]
+    assert leads["Bright"]["unit"] == exact.auroc[0].argmax()
+    np.testing.assert_allclose([leads["Bright"]["area"], leads["Bright"]["next"]], areas[:2], atol=1e-6)
+
+    card = ModelCard.load(run / "model" / "README.md")
+    assert [(one.metric_type, one.metric_value) for one in card.data.eval_results] == [("tad", round(exact.score, 4))]
+    captured, untrained = len(leads), found["untrained"]["exact"]["tad"]
+    assert f"| exact | {exact.score:.3f} | {captured} of 3 | {untrained:.3f} |" in card.text
+    assert main(["report", str(run), "--device", "cpu"]) == 0
+    page = (run / "report" / "report.html").read_text()
+    assert f"<strong>{exact.score:.3f}</strong>" in page
+    assert f'<td class="number">{areas[0]:.2f}</td><td class="number">{areas[1]:.2f}</td>' in page
+    assert "unweave evaluate" not in page
 
     assert main(["encode", str(run), "--out", str(tmp_path / "codes.parquet"), "--device", "cpu"]) == 0
     assert (

@@ -27,6 +27,7 @@ from unweave.nn.encoder import FeatureExtractor
 from unweave.record import Display, versions
 
 CHUNK = 512
+CHANCE_AREA = 0.5  # under the ROC curve, of a unit that knows nothing
 MOST_LABELLED = 10_000  # images that TAD is taken of, as published
 PROTOCOLS: tuple[Protocol, ...] = ("official", "robust")
 OTHERS = tuple(name for name in METRICS if name not in ("factor_vae", "dci"))
@@ -115,10 +116,24 @@ def _tad(
         name: {
             "tad": result.score,
             "captured": [dataset.factor_names[column] for column in np.flatnonzero(result.captured)],
+            "leads": [
+                _lead(dataset.factor_names[column], result.auroc[column]) for column in np.flatnonzero(result.captured)
+            ],
             "auroc": result.auroc.tolist(),
             "notes": list(result.notes),
         }
         for name, result in results.items()
+    }
+
+
+def _lead(attribute: str, areas: np.ndarray) -> dict[str, Any]:
+    """The unit that tells an attribute best, of their areas (N,), its area and the next one."""
+    best, *others = sorted(areas.tolist(), reverse=True)
+    return {
+        "attribute": attribute,
+        "unit": int(areas.argmax()),
+        "area": best,
+        "next": others[0] if others else CHANCE_AREA,
     }
 
 

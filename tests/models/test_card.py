@@ -62,7 +62,7 @@ def test_evaluating_a_run_puts_its_scores_on_the_card(tiny_run, tmp_path, monkey
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     results = results_of(load(run))
-    for name in ("write_results", "importance_figure", "show"):
+    for name in ("importance_figure", "show"):
         monkeypatch.setattr(summary, name, lambda *_: None)
     monkeypatch.setattr(summary, "evaluate", lambda *_: results)
     summary.evaluate_run(str(run), tmp_path / "elsewhere", device="cpu")

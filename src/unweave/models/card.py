@@ -16,9 +16,13 @@ OURS = "<!-- Written by unweave, which writes it anew; take this line away to ke
 
 
 def write_card(
-    model: DiffusionModel, folder: Path, results: dict[str, Any] | None = None, licence: str | None = None
+    model: DiffusionModel,
+    folder: Path,
+    results: dict[str, Any] | None = None,
+    attributes: dict[str, Any] | None = None,
+    licence: str | None = None,
 ) -> None:
-    """Writes the card of the model in a folder, with its scores where there are `results`.
+    """Writes the card of the model in a folder, with its scores where there are `results`, and TAD of `attributes`.
 
     `licence` is that of the weights, by its name on the Hub. A card that someone has made their own is left alone.
     """
@@ -30,10 +34,17 @@ def write_card(
         library_name="unweave",
         pipeline_tag="image-feature-extraction",
         tags=["disentanglement", "representation-learning", "diffusion"],
-        model_name="unweave" if results else None,
-        eval_results=_eval_results(results) if results else None,
+        model_name="unweave" if results or attributes else None,
+        eval_results=[*_eval_results(results), *_tad_results(attributes)] or None,
     )
-    parts = [_about(model), _use(model), _names(model), _scores(results) if results else "", _licence(model, licence)]
+    parts = [
+        _about(model),
+        _use(model),
+        _names(model),
+        _scores(results) if results else "",
+        _tad(attributes) if attributes else "",
+        _licence(model, licence),
+    ]
     text = "\n\n".join(filter(None, [f"---\n{data.to_yaml()}\n---", OURS, *parts])) + "\n"
     write_text(path, str(ModelCard(text, ignore_metadata_errors=False)))
 
@@ -111,19 +122,42 @@ def _scores(results: dict[str, Any]) -> str:
     return "\n".join(["## Scores", "", about, "", head, *rows])
 
 
-def _eval_results(results: dict[str, Any]) -> list[EvalResult]:
-    name = results["data"]["name"]
-    return [
-        EvalResult(
-            task_type="image-feature-extraction",
-            dataset_type=name,
-            dataset_name=name,
-            metric_type=score,
-            metric_name=MEANINGS[score].title,
-            metric_value=round(results["scores"][score], 4),
-        )
-        for score in PUBLISHED
+def _tad(attributes: dict[str, Any]) -> str:
+    num = len(attributes["data"]["factor_names"])
+    rows = [
+        f"| {definition} | {found['tad']:.3f} | {len(found['captured'])} of {num} "
+        f"| {attributes['untrained'][definition]['tad']:.3f} |"
+        for definition, found in attributes["scores"].items()
     ]
+    about = (
+        f"Of {attributes['protocol']['images']:,} of the {attributes['data']['images']:,} images of "
+        f"{attributes['data']['name']}: {MEANINGS['tad'].asks} The sum over the attributes that are captured."
+    )
+    head = "| TAD | this model | attributes captured | untrained |\n| --- | --- | --- | --- |"
+    return "\n".join(["## Attributes", "", about, "", head, *rows])
+
+
+def _eval_results(results: dict[str, Any] | None) -> list[EvalResult]:
+    if results is None:
+        return []
+    return [_eval_result(results["data"]["name"], score, results["scores"][score]) for score in PUBLISHED]
+
+
+def _tad_results(attributes: dict[str, Any] | None) -> list[EvalResult]:
+    if attributes is None:
+        return []
+    return [_eval_result(attributes["data"]["name"], "tad", attributes["scores"]["exact"]["tad"])]
+
+
+def _eval_result(data: str, score: str, value: float) -> EvalResult:
+    return EvalResult(
+        task_type="image-feature-extraction",
+        dataset_type=data,
+        dataset_name=data,
+        metric_type=score,
+        metric_name=MEANINGS[score].title,
+        metric_value=round(value, 4),
+    )
 
 
 def _licence(model: DiffusionModel, licence: str | None) -> str:

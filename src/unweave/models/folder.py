@@ -26,6 +26,8 @@ FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 NAMES = "names.json"
+RESULTS = "results.json"
+ATTRIBUTES = "attributes.json"
 LONGEST_NAME = 40
 
 
@@ -48,7 +50,7 @@ def save_model(model: DiffusionModel, folder: Path) -> None:
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     if model.unit_names:
         _write_names(folder, model.unit_names)
-    write_card(model, folder, read_results(folder.parent, model))
+    write_card(model, folder, read_results(folder.parent, model), read_results(folder.parent, model, ATTRIBUTES))
 
 
 def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:
@@ -119,10 +121,10 @@ def home(name: str | Path) -> Path:
     return Path("runs") / path.name
 
 
-def read_results(folder: Path, model: DiffusionModel) -> dict[str, Any] | None:
-    """The `results.json` in a folder, where there is one and it is of this model as it stands."""
+def read_results(folder: Path, model: DiffusionModel, name: str = RESULTS) -> dict[str, Any] | None:
+    """The `results.json` (or the file `name`) in a folder, where there is one and it is of this model as it stands."""
     try:
-        results = json.loads((folder / "results.json").read_text())
+        results = json.loads((folder / name).read_text())
     except (OSError, ValueError):
         return None
     return results if results.get("history") == model.history else None

@@ -18,11 +18,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from unweave.configfile import differences, to_dict
-from unweave.data.base import Grid
+from unweave.data.base import Grid, has_attributes
 from unweave.files import write_text
 from unweave.metrics.downstream import OFFICIAL_SIZES
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
-from unweave.models.folder import home, read_results
+from unweave.models.folder import ATTRIBUTES, home, read_results
 from unweave.record import clock, read_record
 from unweave.report.anchors import dispersion
 from unweave.report.curves import curves_figure
@@ -64,6 +64,8 @@ class Column:
     labels: list[str]
     facts: list[tuple[str, str]]
     results: dict[str, Any] | None
+    attributes: dict[str, Any] | None
+    """TAD, where it was taken."""
     no_scores: str
     """Why there are no scores, and what to do about it; empty where there are."""
     matrix: list[tuple[str, list[float]]]
@@ -98,6 +100,7 @@ def write_report(studios: Mapping[str, Studio], path: Path) -> Path:
         columns=columns,
         scores=[_score(name, columns, _of_both) for name in PUBLISHED],
         other_scores=_other_scores(columns),
+        tad=MEANINGS["tad"],
         protocol=PROTOCOL,
         differences=_differences(list(studios.values())),
         written=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -108,6 +111,7 @@ def write_report(studios: Mapping[str, Studio], path: Path) -> Path:
 
 def _column(name: str, studio: Studio, records: Mapping[str, list[dict[str, Any]]], folder: Path) -> Column:
     model, results = studio.model, read_results(home(name), studio.model)
+    attributes = read_results(home(name), model, ATTRIBUTES)
     pictures = {
         "reconstructions": studio.reconstructions(folder),
         "swaps": studio.swaps(folder),
@@ -126,13 +130,14 @@ def _column(name: str, studio: Studio, records: Mapping[str, list[dict[str, Any]
         labels,
         _facts(studio),
         results,
-        "" if results else _no_scores(name, studio),
+        attributes,
+        "" if results or attributes else _no_scores(name, studio),
         list(zip(labels, shares)),
         _anchors(studio, labels),
         _thinned(records[name]),
         {key: _figure(picture) for key, picture in pictures.items()},
         _options(name, studio),
-        _versions(results),
+        _versions(results or attributes),
     )
 
 
@@ -182,7 +187,7 @@ def _facts(studio: Studio) -> list[tuple[str, str]]:
 
 
 def _no_scores(name: str, studio: Studio) -> str:
-    if isinstance(studio.dataset, Grid):
+    if isinstance(studio.dataset, Grid) or has_attributes(studio.dataset):
         return f"No scores of this model as it stands yet: unweave evaluate {name}"
     if studio.dataset.factor_names:
         return f"Scores of images without a full grid of factors: unweave encode {name}, then unweave score"

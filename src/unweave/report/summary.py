@@ -15,7 +15,7 @@ from unweave.generation import BATCH_SIZE, distance_to_data
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
 from unweave.models.card import write_card
 from unweave.models.diffusion import DiffusionModel
-from unweave.models.folder import find, home, load
+from unweave.models.folder import ATTRIBUTES, RESULTS, find, home, load, read_results
 from unweave.record import console, say
 from unweave.report.figures import importance_figure
 from unweave.runtime import device as device_of
@@ -28,26 +28,32 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Scores a run, model folder or bundled model: `results.json`, `report/units.png` in `out`, a table on screen.
 
-    Where that is the run's own folder, the scores go into the card of its model too. On images with binary attributes
-    the score is TAD, and the file `attributes.json`.
+    On images with binary attributes the score is TAD, and the file `attributes.json`. Where the folder is the run's
+    own, the scores go into the card of its model too.
     """
     model = load(run, device_of(device))
     images = open_dataset(data_config(model, data, cache_gb), model.config.image_size, say)
     if has_attributes(images):
         results = evaluate_attributes(model, images, seed)
-        write_results(results, out / "attributes.json")
+        write_results(results, out / ATTRIBUTES)
+        _onto_card(run, out, model)
         show_attributes(results, model.unit_names)
-        say(f"wrote {out / 'attributes.json'}")
+        say(f"wrote {out / ATTRIBUTES}")
         return results
     dataset = require_grid(images)
     results = evaluate(model, dataset, seed)
-    write_results(results, out / "results.json")
-    if out == home(run) and find(run).is_relative_to(out):
-        write_card(model, find(run), results)
+    write_results(results, out / RESULTS)
+    _onto_card(run, out, model)
     importance_figure(results, unit_labels(model, None), out / "report" / "units.png")
     show(results, model.unit_names)
-    say(f"wrote {out / 'results.json'} and {out / 'report' / 'units.png'}")
+    say(f"wrote {out / RESULTS} and {out / 'report' / 'units.png'}")
     return results
+
+
+def _onto_card(run: str, out: Path, model: DiffusionModel) -> None:
+    """Writes the card of a model anew, with its scores, where they are in the folder of its own run."""
+    if out == home(run) and find(run).is_relative_to(out):
+        write_card(model, find(run), read_results(out, model), read_results(out, model, ATTRIBUTES))
 
 
 def measure_distance(
@@ -101,12 +107,9 @@ def show_attributes(results: dict[str, Any], unit_names: dict[int, str]) -> None
         table.add_row(definition, *cells[0], *cells[1])
     console.print(table)
     exact = results["scores"]["exact"]
-    for name in exact["captured"]:
-        areas = np.array(exact["auroc"][names.index(name)])
-        unit = int(areas.argmax())
-        best, second = [*np.sort(areas)[::-1], 0.5][:2]
-        named = f"unit {unit} {unit_names.get(unit, '')}".strip()
-        say(f"{name}: {named} tells it with an area of {best:.2f}, the next with {second:.2f}")
+    for one in exact["leads"]:
+        named = f"unit {one['unit']} {unit_names.get(one['unit'], '')}".strip()
+        say(f"{one['attribute']}: {named} tells it with an area of {one['area']:.2f}, the next with {one['next']:.2f}")
     for note in exact["notes"]:
         say(f"note: {note}")
 
