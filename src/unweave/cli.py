@@ -420,7 +420,8 @@ def reproduce(
 
     `unweave reproduce table1 --data shapes3d`; the same command again goes on where it was cut. What it will cost is
     measured and said first. `--scale small` goes the same way on generated images, in minutes. Several GPUs work side
-    by side; on several machines give each a `--piece`, and the command without one puts them together.
+    by side, and so do cores on small models; on several machines give each a `--piece`, and the command without one
+    puts them together.
 
     Args:
         table: which; tables of one scale in one folder share what they have in common
