@@ -155,13 +155,14 @@ def scalars_of(
 ) -> np.ndarray:
     """The unit scalars (n, N) float32 of the images with numbers `rows` (n,)."""
     device = next(encoder.parameters()).device
-    parts = []
+    # one array for all: small ones between large ones that come and go would keep gigabytes of the heap in use
+    scalars = np.empty((len(rows), encoder.num_units), np.float32)
     with evaluating(encoder), Display(what, len(rows), "images", quiet) as display:
         for start in range(0, len(rows), CHUNK):
             images = torch.from_numpy(dataset.images(rows[start : start + CHUNK]))
-            parts.append(encoder.scalars(normalise(images.to(device))).cpu().numpy())
+            scalars[start : start + CHUNK] = encoder.scalars(normalise(images.to(device))).cpu().numpy()
             display.update(start + len(images))
-    return np.concatenate(parts)
+    return scalars
 
 
 def standardise(scalars: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ class FeatureExtractor(nn.Module):
         widths = (config.channels[-1] * size**2, *config.hidden, config.num_units)
         layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
         self.head = nn.Sequential(*layers[:-1])  # the scalars themselves have no activation
-        self.levels = config.levels
+        self.levels, self.num_units = config.levels, config.num_units
         self.log_variance = nn.Linear(widths[-2], config.num_units) if config.kl else None
         if self.log_variance is not None:
             nn.init.zeros_(self.log_variance.weight)

@@ -176,12 +176,13 @@ def encode(model: DiffusionModel, dataset: ImageSet, path: Path) -> None:
     A component is the first principal one of a unit's tokens over the set, as its anchor leaves them: what the
     published script scores.
     """
-    parts = [
-        model.encode(dataset.images(np.arange(start, min(start + CHUNK, len(dataset)))))
-        for start in range(0, len(dataset), CHUNK)
-    ]
-    scalars = np.concatenate([part.scalars for part in parts])
-    tokens = np.concatenate([part.aligned for part in parts])
+    encoder = model.config.encoder
+    scalars = np.empty((len(dataset), encoder.num_units), np.float32)
+    tokens = np.empty((len(dataset), encoder.num_units, encoder.token_dim), np.float32)
+    for start in range(0, len(dataset), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(dataset)))
+        codes = model.encode(dataset.images(rows))
+        scalars[rows], tokens[rows] = codes.scalars, codes.aligned
     arrays = {"scalars": scalars, "components": one_number_per_unit(tokens).astype(np.float32)}
 
     def write(fresh: Path) -> None:
