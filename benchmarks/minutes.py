@@ -106,8 +106,6 @@ STUDIES["sprites-cpu/cheaper"] = {
     "model.encoder.kl_settled": 1.0,
 }
 STUDIES["sprites-cpu/one-start"] = {"train.starts": 1, "train.images": 1_000_000}
-STUDIES["sprites-cpu/whitened"] = {"train.starts": 1, "train.images": 500_000, "model.tokenizer.whitening": 1.0}
-STUDIES["sprites-cpu/short"] = {"train.starts": 1, "train.images": 500_000}
 STUDIES["sprites-cpu/falling"] = {"train.starts": 1, "model.encoder.kl_start": 4.5, "train.images": 1_500_000}
 STUDIES["rooms-cpu/unet-skip-dropout"] = {**STUDIES["rooms-cpu/unet"], "model.unet.skip_dropout": 0.2}
 
