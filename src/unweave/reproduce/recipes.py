@@ -167,6 +167,7 @@ TINY_VQ = VQConfig(channels=(4, 4, 8, 8), num_res_blocks=1, codebook_size=32, no
 SMALL_CHANNELS = 6
 SMALL_IMAGES = 16_000
 """Images that a small second stage is trained on."""
+SMALL_UNET_IMAGES = 10_000
 SMALL_VQ_IMAGES = 9_600
 
 
@@ -196,7 +197,7 @@ def _small_first_stage(scale: ScaleName, data: DataConfig) -> VQRunConfig:
 
 
 def _small(scale: ScaleName, table: Table, data: DataConfig) -> dict[str, Method]:
-    images = SMALL_IMAGES if scale == "small" else 640
+    images = {"small": SMALL_UNET_IMAGES if table == "ablation" else SMALL_IMAGES}.get(scale, 640)
     # for as many images: a U-Net learns little in few steps, and where attributes are scored there are few images
     more_steps = scale == "tiny" or table in ("table2", "ablation")
     base = RunConfig(
