@@ -129,7 +129,7 @@ def train(folder: Path) -> Watch:
         "--train.images": TRAIN_STEPS * PRESETS["tiny"].config.train.batch_size,
         "--train.workers": TRAIN_WORKERS,
     }
-    command = [sys.executable, "-m", "unweave", "train", "tiny", "--run", str(folder / "run"), "--data.frozen"]
+    command = [sys.executable, "-m", "unweave", "train", "tiny", "--run", str(folder / "run"), "--data.fixed"]
     command += [str(word) for option in options.items() for word in option]
     command += ["--model.unet.attention-widths", "8", "4", "--model.unet.skip-dropout-widths", "8"]
     with subprocess.Popen(command) as process, Watch(process.pid) as watch:

@@ -14,7 +14,7 @@ from matplotlib.patches import ConnectionPatch
 
 import record
 import unweave
-from unweave.data import Frozen, Rooms
+from unweave.data import Fixed, Rooms
 
 NAME = "rooms-cpu"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "idea.png"
@@ -50,7 +50,7 @@ def arrow(start: Axes, end: Axes, start_at: tuple[float, float], end_at: tuple[f
 def main() -> None:
     model = unweave.load(NAME)
     assert model.trained_on is not None
-    rooms = Frozen(Rooms(32), model.trained_on.frozen_values)
+    rooms = Fixed(Rooms(32), model.trained_on.fixed_values)
     everything = model.scalars(rooms.images(np.arange(len(rooms))))
     images = rooms.images(rooms.index([SOURCE, TARGET]))
     codes = model.encode(images)

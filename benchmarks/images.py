@@ -9,7 +9,7 @@ import numpy as np
 
 from record import write
 from unweave.data import DSprites, Rooms
-from unweave.data.base import FactorDataset, Frozen
+from unweave.data.base import FactorDataset, Fixed
 from unweave.data.cache import cached
 
 NUM = 8192
@@ -51,7 +51,7 @@ def main() -> None:
                 **rate(dataset),
             }
     with tempfile.TemporaryDirectory() as folder:
-        part = Frozen(Rooms(64), {"floor_hue": 0, "scale": 4})
+        part = Fixed(Rooms(64), {"floor_hue": 0, "scale": 4})
         numbers[f"rooms ({len(part):,} of them), 64 px, cached"] = rate(cached(part, Path(folder), 2.0, print))
     print(write("images", {"bars_at_64_px": BARS, "images_per_second": numbers}))
 

@@ -25,7 +25,7 @@ import torch
 from scipy.stats import spearmanr
 
 import record
-from unweave.config import RunConfig
+from unweave.config import RunConfig, TrainConfig
 from unweave.configfile import from_dict, to_dict, to_json
 from unweave.data import DSprites, open_dataset
 from unweave.data.base import FactorDataset
@@ -65,7 +65,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "rooms-cpu/six-units": {"model.encoder.num_units": 6},
     "rooms-cpu/twenty-units": {"model.encoder.num_units": 20},
     "rooms-cpu/no-average": {"train.ema_encoder": False},
-    "rooms-cpu/bottleneck": {"model.encoder.kl": 0.3},
+    "rooms-cpu/bottleneck": {"model.encoder.beta": 0.3},
     "rooms-cpu/ten-levels": {"model.encoder.levels": 10},
     "rooms-cpu/early-anchors": {"model.anchors.fit_every_images": 16_000},
     "rooms-cpu/small-batch": {"train.batch_size": 32},
@@ -99,14 +99,14 @@ STUDIES["rooms-cpu-long/short"] = {"train.images": 240_000}
 STUDIES["rooms-cpu-long/short-twenty-units"] = {"train.images": 240_000, "model.encoder.num_units": 20}
 STUDIES["rooms-cpu-long/short-forty-units"] = {"train.images": 240_000, "model.encoder.num_units": 40}
 STUDIES["sprites-cpu/cheaper"] = {
-    "train.starts": 1,
+    "train.restarts": 1,
     "train.images": 1_000_000,
-    "model.encoder.kl_start": 2.4,
-    "model.encoder.kl": 0.6,
-    "model.encoder.kl_settled": 1.0,
+    "model.encoder.beta_initial": 2.4,
+    "model.encoder.beta": 0.6,
+    "model.encoder.beta_annealing": 1.0,
 }
-STUDIES["sprites-cpu/one-start"] = {"train.starts": 1, "train.images": 1_000_000}
-STUDIES["sprites-cpu/falling"] = {"train.starts": 1, "model.encoder.kl_start": 4.5, "train.images": 1_500_000}
+STUDIES["sprites-cpu/one-start"] = {"train.restarts": 1, "train.images": 1_000_000}
+STUDIES["sprites-cpu/falling"] = {"train.restarts": 1, "model.encoder.beta_initial": 4.5, "train.images": 1_500_000}
 STUDIES["rooms-cpu/unet-skip-dropout"] = {**STUDIES["rooms-cpu/unet"], "model.unet.skip_dropout": 0.2}
 
 
@@ -227,8 +227,9 @@ def target_table(results: list[dict[str, Any]]) -> str:
             for key in ("factor_vae", "dci_disentanglement"):
                 single = ", ".join(f"{result['curve'][-1][key]:.2f}" for result in runs)
                 each.append(f"{mean(runs, key):.3f} ({single})")
-            options, minutes = runs[0]["config"]["train"], min(run["curve"][-1]["minutes"] for run in runs)
-            lost = (options.get("starts", 1) - 1) * options.get("start_images", 0)
+            options = from_dict(TrainConfig, runs[0]["config"]["train"])
+            minutes = min(run["curve"][-1]["minutes"] for run in runs)
+            lost = (options.restarts - 1) * options.restart_images if options.restarts > 1 else 0
             images = f"{runs[0]['curve'][-1]['images'] + lost:,}"
             parts = [f"{mean(runs, key):.3f}" for key in ("dci_completeness", "dci_informativeness")]
             bounds = [f"{a:.2f} / {b:.2f}" for a, b in (goal, floor)]

@@ -12,7 +12,7 @@ import torch
 import unweave
 from record import write
 from unweave.config import Solver
-from unweave.data import Frozen, Rooms
+from unweave.data import Fixed, Rooms
 from unweave.models.diffusion import DiffusionModel
 from unweave.nn.noise import Schedule
 
@@ -51,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = unweave.load("rooms-cpu")
     assert model.trained_on is not None
-    rooms = Frozen(Rooms(model.config.image_size), model.trained_on.frozen_values)
+    rooms = Fixed(Rooms(model.config.image_size), model.trained_on.fixed_values)
     images = rooms.images(np.random.default_rng(0).integers(len(rooms), size=NUM))
     tokens = model.encode(images).aligned
     reference, reference_seconds = drawn(model, tokens, *REFERENCE)

@@ -10,7 +10,7 @@ import pytest
 
 import unweave
 from unweave.config import RunConfig
-from unweave.data import Frozen, Rooms
+from unweave.data import Fixed, Rooms
 from unweave.presets import PRESETS
 from unweave.train import train
 
@@ -30,7 +30,7 @@ def model():
 @pytest.fixture(scope="module")
 def rooms(model):
     """The images that it was trained on."""
-    return Frozen(Rooms(32), model.trained_on.frozen_values)
+    return Fixed(Rooms(32), model.trained_on.fixed_values)
 
 
 @pytest.fixture(scope="session")

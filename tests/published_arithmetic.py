@@ -78,7 +78,7 @@ def normalised(tokens, low, high):
 
 
 def published_pull(tokens, anchors, mended=frozenset()):
-    """A batch of tokens (B, N, D) as training alters it, by fitted `Anchors` of mode `official`."""
+    """A batch of tokens (B, N, D) as training alters it, by fitted `Anchors` of mode `published`."""
     low, high = tokens.detach().amin((0, 2)), tokens.detach().amax((0, 2))  # (N,)
     if 4 in mended:
         high = anchors.centre[:, 0].float()

@@ -22,7 +22,7 @@ from unweave.cli import main
         (["encode", "MODEL", "--out", "codes.npz", "--device", "abacus"], "device is 'abacus'"),
         (["swap", "MODEL", "--solver", "ddim", "--steps", "30"], "30 sampling steps"),
         (["convert", "RUN/none.ckpt", "RUN/out"], "none.ckpt"),
-        (["train", "tiny", "--run", "RUN", "--data.frozen", "colour=1"], "no factor 'colour'"),
+        (["train", "tiny", "--run", "RUN", "--data.fixed", "colour=1"], "no factor 'colour'"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tiny_run, tmp_path, capsys):
@@ -61,7 +61,7 @@ def test_scoring_may_take_more_disk_than_training_did(tiny_run, tmp_path, capsys
     shutil.copytree(tiny_run / "model", tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
-    config["trained_on"] |= {"cache_gb": 1e-6, "cache": str(tmp_path / "cache"), "frozen": []}
+    config["trained_on"] |= {"cache_gb": 1e-6, "cache": str(tmp_path / "cache"), "fixed": []}
     path.write_text(json.dumps(config))
     np.save(tmp_path / "photos.npy", np.random.default_rng(0).integers(256, size=(4, 32, 32, 3), dtype=np.uint8))
     arguments = ["encode", str(tmp_path / "model"), "--data", str(tmp_path / "photos.npy")]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +11,27 @@ from unweave.configfile import differences, from_dict, read_json, to_json
 from unweave.errors import UserError
 from unweave.presets import PRESETS
 
+BEFORE = Path(__file__).parent / "fixtures" / "before_the_move"
+
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_json(name):
     config = PRESETS[name].config
+    assert from_dict(RunConfig, json.loads(to_json(config))) == config
+
+
+def test_options_under_the_names_of_earlier_versions_are_read():
+    """`before_the_move/run` has frozen, fit, starts, kl and anchors called principled."""
+    old = json.loads((BEFORE / "run" / "config.json").read_text())
+    assert {"frozen", "fit"} <= set(old["data"])
+    assert "kl_start" in old["model"]["encoder"]
+    config = from_dict(RunConfig, old)
+    assert config.data.fixed == ("floor_hue=0", "wall_hue=5", "scale=4", "orientation=7")
+    assert config.data.crop == "center"
+    assert (config.model.encoder.beta, config.model.encoder.beta_initial) == (0.002, 0.02)
+    assert config.model.encoder.beta_annealing == 0.75
+    assert config.model.anchors.mode == "corrected"
+    assert (config.train.restarts, config.train.restart_images) == (1, 200_000)
     assert from_dict(RunConfig, json.loads(to_json(config))) == config
 
 
@@ -43,7 +61,7 @@ def test_what_is_wrong_is_named(change, words):
         (lambda: UNetConfig(num_heads=7), "unet.num_heads is 7"),
         (lambda: TokenizerConfig(kind="patch", channels=13, downsample=2), "a 2 px patch has 12 components at most"),
         (lambda: TrainConfig(batch_size=10, devices=4), "must be a multiple of train.devices 4"),
-        (lambda: DataConfig(frozen=("scale",)), "write factor=value"),
+        (lambda: DataConfig(fixed=("scale",)), "write factor=value"),
         (lambda: DataConfig(held_out=0.9), "data.held_out is 0.9"),
     ],
 )

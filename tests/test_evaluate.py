@@ -67,7 +67,7 @@ def test_the_untrained_extractor_is_a_fresh_one(results, model, dataset):
     assert found["untrained"]["importance"] != found["scores"]["importance"]
 
 
-def test_frozen_factors_are_left_out_and_constants_written_down(results):
+def test_fixed_factors_are_left_out_and_constants_written_down(results):
     found, _ = results
     assert found["data"]["factor_names"] == ["object_hue", "shape"]
     assert np.shape(found["scores"]["importance"]) == (3, 2)

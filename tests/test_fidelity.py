@@ -26,7 +26,7 @@ from unweave.data import open_dataset
 from unweave.data.catalogue import CATALOGUE
 from unweave.metrics import suite
 from unweave.models.diffusion import DiffusionModel
-from unweave.nn import official_anchors
+from unweave.nn import published_anchors
 from unweave.nn.anchors import Anchors
 from unweave.nn.encoder import FeatureExtractor, UnitMLPs
 from unweave.nn.unet import SkipDropout, UNet
@@ -137,14 +137,14 @@ def test_links_of_the_page_lead_somewhere():
 # Points 1 to 5: the pull
 
 
-@pytest.mark.parametrize("mode", ["off", "principled"])
+@pytest.mark.parametrize("mode", ["off", "corrected"])
 def test_1_to_5_17_mode_changes_the_pull(mode):
     some = scalars(32, seed=1)
-    assert not torch.equal(pulled(fitted("official").train(), some).tokens, pulled(fitted(mode).train(), some).tokens)
+    assert not torch.equal(pulled(fitted("published").train(), some).tokens, pulled(fitted(mode).train(), some).tokens)
 
 
-def test_1_to_5_official_is_the_published_arithmetic_with_its_gradient():
-    values, anchors = scalars(32, seed=1), fitted("official").train()
+def test_1_to_5_published_is_the_published_arithmetic_with_its_gradient():
+    values, anchors = scalars(32, seed=1), fitted("published").train()
     ours = positive_tokens(values).requires_grad_()
     theirs = positive_tokens(values).requires_grad_()
     aligned, expected = anchors.pull(values, ours, positive_tokens).tokens, published_pull(theirs, anchors)
@@ -157,27 +157,27 @@ def test_1_to_5_official_is_the_published_arithmetic_with_its_gradient():
 
 @pytest.mark.parametrize("point", [1, 2, 3, 4, 5])
 def test_1_to_5_each_is_in_it(point):
-    values, anchors = scalars(32, seed=1), fitted("official").train()
+    values, anchors = scalars(32, seed=1), fitted("published").train()
     mended = published_pull(positive_tokens(values), anchors, {point})
     assert (mended - pulled(anchors, values).tokens).abs().max() > 1e-4
 
 
-def test_1_official_leaves_relu_tokens_alone_and_principled_does_not():
+def test_1_published_leaves_relu_tokens_alone_and_corrected_does_not():
     torch.manual_seed(0)
     mlps = UnitMLPs(N, (1, 64, D), final_relu=True).requires_grad_(False)
     found = {}
-    for mode in ("official", "principled"):
+    for mode in ("published", "corrected"):
         anchors = fit(scalars(200), mlps, mode=mode)
         found[mode] = anchors.train().pull(scalars(64, 1), mlps(scalars(64, 1)), mlps)
     assert (mlps(scalars(64, 1)) == 0).any()
-    assert (found["official"].weight == 0).all()
-    assert torch.equal(found["official"].tokens, mlps(scalars(64, 1)))
-    assert (found["principled"].weight > 0).all()
+    assert (found["published"].weight == 0).all()
+    assert torch.equal(found["published"].tokens, mlps(scalars(64, 1)))
+    assert (found["corrected"].weight > 0).all()
 
 
 def test_4_5_encoding_knows_no_neighbours_in_either_mode():
     some = scalars(16, seed=1)
-    for mode in ("official", "principled"):
+    for mode in ("published", "corrected"):
         anchors = fitted(mode).eval()
         alone = torch.cat([pulled(anchors, row).tokens for row in some.split(1)])
         torch.testing.assert_close(pulled(anchors, some).tokens, alone)
@@ -186,18 +186,18 @@ def test_4_5_encoding_knows_no_neighbours_in_either_mode():
 # Points 6 to 15: the fit
 
 
-def test_6_official_refits_on_altered_tokens():
-    values, anchors = scalars(600, seed=1), fitted("official")  # a batch and a part of one
+def test_6_published_refits_on_altered_tokens():
+    values, anchors = scalars(600, seed=1), fitted("published")  # a batch and a part of one
     tokens = positive_tokens(values)
     altered = torch.cat([published_pull(part, anchors) for part in tokens.split(512)])
-    expected, raw = (official_anchors.fit(x, 12, seed=1).mixture.means for x in (altered, tokens))
+    expected, raw = (published_anchors.fit(x, 12, seed=1).mixture.means for x in (altered, tokens))
     anchors.fit(values, positive_tokens, seed=1)
     torch.testing.assert_close(anchors.means, expected, rtol=0, atol=1e-5)
     assert (anchors.means - raw).abs().max() > 1e-3
 
 
-def test_6_principled_refits_on_the_encoder_s_own():
-    anchors = fitted("principled")
+def test_6_corrected_refits_on_the_encoder_s_own():
+    anchors = fitted("corrected")
     before = {name: tensor.clone() for name, tensor in anchors.state_dict().items()}
     anchors.fit(scalars(400), positive_tokens, seed=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in anchors.state_dict().items())
@@ -215,15 +215,15 @@ def scattered(dim=6, num=240):
 
 
 def means_of_both(x, k_max, mended=frozenset()):
-    """Means that `anchors.mode official` finds of one unit's tokens (n, D), and those of the published arithmetic."""
-    fit = official_anchors.fit(torch.from_numpy(x)[:, None], k_max, seed=0).mixture
+    """Means that `anchors.mode published` finds of one unit's tokens (n, D), and those of the published arithmetic."""
+    fit = published_anchors.fit(torch.from_numpy(x)[:, None], k_max, seed=0).mixture
     scaled = normalised(x[:, None], x.min(keepdims=True)[0], x.max(keepdims=True)[0])[:, 0]
     theirs = published_fit(scaled, k_max, torch.Generator().manual_seed(0), mended)
     return fit.means[0, fit.weights[0] > 0].numpy(), theirs[0]
 
 
 @pytest.mark.parametrize(("points", "k_max"), [(clumps(), 32), (scattered(), 32), (scattered(), 9)])
-def test_7_to_12_official_is_the_published_fit(points, k_max):
+def test_7_to_12_published_anchors_are_the_published_fit(points, k_max):
     """All but the overshoot of `k_max` (11), under the same random numbers."""
     ours, theirs = means_of_both(points, k_max, {11})
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
@@ -236,8 +236,8 @@ def test_7_to_10_each_is_in_it(point):
 
 
 def test_7_to_10_mode_changes_the_fit():
-    official, principled = fitted("official"), fitted("principled")
-    assert official.num_alive.tolist() != principled.num_alive.tolist() == [4, 1]
+    published, corrected = fitted("published"), fitted("corrected")
+    assert published.num_alive.tolist() != corrected.num_alive.tolist() == [4, 1]
 
 
 @pytest.mark.parametrize(
@@ -257,28 +257,28 @@ def test_11_k_max_is_a_limit_and_was_not():
     assert len(ours) <= 9 < len(theirs)
 
 
-def test_12_covariance_matters_on_tokens_and_official_has_full_ones():
+def test_12_covariance_matters_on_tokens_and_published_has_full_ones():
     generator = torch.Generator().manual_seed(0)
     narrow, broad = 0.1 * torch.randn(600, N, generator=generator), 1 + torch.randn(600, N, generator=generator)
     values = torch.where(torch.rand(600, N, generator=generator) < 0.5, narrow, broad)
     kinds = [fit(values, space="token", covariance=kind).eval() for kind in ("full", "hddc")]
     assert not torch.equal(*(pulled(anchors, values).tokens for anchors in kinds))
-    kinds = [fit(scalars(60), mode="official", covariance=kind) for kind in ("full", "hddc")]
+    kinds = [fit(scalars(60), mode="published", covariance=kind) for kind in ("full", "hddc")]
     assert torch.equal(kinds[0].means, kinds[1].means)
 
 
 def test_13_14_empty_gaussians_upset_no_fit():
     same = torch.full((50, 1, 3), 0.5)
     same[:3] = torch.tensor([0.0, 0.2, 1.0])
-    found = official_anchors.fit(same, 12, seed=0).mixture
+    found = published_anchors.fit(same, 12, seed=0).mixture
     assert all(part.isfinite().all() for part in found)
 
 
 def test_15_units_draw_from_their_own_streams():
     tokens = positive_tokens(scalars(200))
-    both, first = official_anchors.fit(tokens, 9, seed=0), official_anchors.fit(tokens[:, :1], 9, seed=0)
+    both, first = published_anchors.fit(tokens, 9, seed=0), published_anchors.fit(tokens[:, :1], 9, seed=0)
     torch.manual_seed(5)
-    again = official_anchors.fit(tokens, 9, seed=0)
+    again = published_anchors.fit(tokens, 9, seed=0)
     assert torch.equal(both.mixture.means[:1], first.mixture.means)
     assert torch.equal(both.mixture.means, again.mixture.means)
 
@@ -340,18 +340,18 @@ def test_17_without_anchors_nothing_is_fitted_or_pulled():
 )
 def test_19_presets_have_the_published_schedules(name, of, steps, fits, points, batch):
     """Steps as published, to the part of a batch that each epoch there ends with; where the set is downloaded to."""
-    official = PRESETS[f"dyga-{name}-official"].config
-    assert official.data.folder == f"data/{of}/{CATALOGUE[of].files[0].name}"
+    published = PRESETS[f"dyga-{name}-published"].config
+    assert published.data.folder == f"data/{of}/{CATALOGUE[of].files[0].name}"
     assert SCHEDULES[name].images == CATALOGUE[of].num_images
-    assert official.data.cache_gb * 1e9 >= CATALOGUE[of].num_images * 64 * 64 * 3
-    assert official.train.batch_size == batch
-    assert official.train.images / batch == pytest.approx(steps, rel=0.02)
-    assert official.train.images == SCHEDULES[name].images * SCHEDULES[name].epochs
-    assert official.train.images / official.model.anchors.fit_every_images == fits
-    assert official.model.anchors.max_points == points
-    assert official.data.held_out == 0
+    assert published.data.cache_gb * 1e9 >= CATALOGUE[of].num_images * 64 * 64 * 3
+    assert published.train.batch_size == batch
+    assert published.train.images / batch == pytest.approx(steps, rel=0.02)
+    assert published.train.images == SCHEDULES[name].images * SCHEDULES[name].epochs
+    assert published.train.images / published.model.anchors.fit_every_images == fits
+    assert published.model.anchors.max_points == points
+    assert published.data.held_out == 0
     ours = PRESETS[f"dyga-{name}"].config
-    assert replace(ours, model=replace(ours.model, anchors=official.model.anchors)) == official
+    assert replace(ours, model=replace(ours.model, anchors=published.model.anchors)) == published
     assert FIRST_STAGES[f"vq-{name}"].config.train.images == 101 * CATALOGUE[of].num_images
 
 
@@ -418,7 +418,7 @@ def test_23_the_extractor_is_averaged_only_where_asked(short_run):
 
 
 def test_24_anchors_and_what_normalises_them_are_in_the_weights():
-    anchors = fitted("official")
+    anchors = fitted("published")
     restored = Anchors(anchors.config, N, D)
     restored.load_state_dict(anchors.state_dict())
     some = scalars(16, seed=1)

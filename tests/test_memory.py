@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import unweave
 from unweave.config import RunConfig
 from unweave.configfile import read_json
-from unweave.data import Frozen, Rooms
+from unweave.data import Fixed, Rooms
 from unweave.train import train
 
 BEFORE = Path(__file__).parent / "fixtures" / "before_the_move"
@@ -46,7 +46,7 @@ def test_a_half_finished_run_of_an_earlier_version_ends_with_the_weights_it_led_
 def test_the_bundled_model_says_what_it_said():
     model = unweave.load("rooms-cpu")
     with np.load(BEFORE / "rooms-cpu-scalars.npz", allow_pickle=False) as before:
-        images = Frozen(Rooms(32), model.trained_on.frozen_values).images(before["rows"])
+        images = Fixed(Rooms(32), model.trained_on.fixed_values).images(before["rows"])
         codes = model.encode(images)
         np.testing.assert_allclose(codes.scalars, before["scalars"], rtol=0, atol=1e-6 if SAME_ARITHMETIC else 1e-4)
         np.testing.assert_allclose(codes.aligned, before["aligned"], rtol=0, atol=1e-6 if SAME_ARITHMETIC else 1e-4)

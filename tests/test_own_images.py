@@ -89,7 +89,7 @@ def faces(tmp_path_factory):
 def test_attributes_in_the_layout_of_celeba_are_scored_by_both_definitions(faces, cache, tmp_path, capsys):
     folder, attributes = faces
     run, zipped, labels = tmp_path / "run", folder / "img_align_celeba.zip", folder / "list_attr_celeba.txt"
-    options = ["--data.folder", str(zipped), "--data.labels", str(labels), "--data.fit", "celeba_128"]
+    options = ["--data.folder", str(zipped), "--data.labels", str(labels), "--data.crop", "celeba_128"]
     more = ["--data.cache", str(cache), "--train.images", "640"]
     assert main(["train", "tiny", "--run", str(run), *options, *more]) == 0
     capsys.readouterr()
@@ -147,7 +147,7 @@ def test_pictures_elsewhere_are_encoded_by_path(run, photos, tmp_path):
 
 
 def test_a_run_on_rooms_is_scored_on_a_file_in_the_layout_of_shapes3d(tiny_run, tmp_path):
-    """Its frozen factors choose the same part of the file; with the same pixels there the scores are the same."""
+    """Its fixed factors choose the same part of the file; with the same pixels there the scores are the same."""
     rooms, sizes = Rooms(32), (2, 6, 10, 5, 4, 8)
     space = StateSpace(rooms.factor_names, sizes)
     factors = space.factors(np.arange(len(space)))

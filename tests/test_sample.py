@@ -8,7 +8,7 @@ import torch
 
 import unweave
 from unweave.config import AnchorConfig, NoiseConfig, Sampling, TokenizerConfig, TransformerConfig
-from unweave.data import Frozen, Rooms
+from unweave.data import Fixed, Rooms
 from unweave.errors import UserError
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.images import normalise, to_uint8
@@ -111,7 +111,7 @@ def test_draws_of_an_anchor_have_its_mean_and_spread():
     assert not np.array_equal(anchor_draws(model, 1, 0, 5, seed=3), anchor_draws(model, 1, 0, 5, seed=4))
 
 
-@pytest.mark.parametrize(("mode", "space"), [("principled", "token"), ("official", "scalar")])
+@pytest.mark.parametrize(("mode", "space"), [("corrected", "token"), ("published", "scalar")])
 def test_anchors_of_tokens_are_drawn_where_their_tokens_are(mode, space):
     """Three levels of the scalar: each token space anchor draws near the tokens of the images assigned to it."""
     torch.manual_seed(0)
@@ -201,7 +201,7 @@ def test_attention_of_one_block_is_what_a_hand_computes():
 def test_attention_is_the_mean_over_levels_and_steps(tiny_run, tiny):
     """Of the U-Net's layers, of 4 and 2 px: what each was given is caught here and averaged by hand."""
     model = unweave.load(tiny_run)
-    images = Frozen(Rooms(32), tiny.data.frozen_values).images([0, 15, 30])
+    images = Fixed(Rooms(32), tiny.data.fixed_values).images([0, 15, 30])
     maps, sizes = [], set()
 
     def catch(layer, inputs):

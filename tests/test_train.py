@@ -114,8 +114,8 @@ def test_loss_falls_and_the_record_holds_every_step(tiny_run):
 
 @pytest.fixture
 def two_starts(tiny):
-    few = {"images": 1_600, "start_images": 808, "save_every_images": 400, "log_every_images": 400}
-    return replace(tiny, train=replace(tiny.train, starts=2, **few))
+    few = {"images": 1_600, "restart_images": 808, "save_every_images": 400, "log_every_images": 400}
+    return replace(tiny, train=replace(tiny.train, restarts=2, **few))
 
 
 def test_the_start_with_the_lowest_held_out_loss_goes_on_as_if_alone(two_starts, tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ def test_the_start_with_the_lowest_held_out_loss_goes_on_as_if_alone(two_starts,
 
     ours = training.build  # the one way to that start's first weights
     monkeypatch.setattr(training, "build", lambda run, start, fresh: ours(run, best, fresh))
-    one = replace(two_starts, train=replace(two_starts.train, starts=1))
+    one = replace(two_starts, train=replace(two_starts.train, restarts=1))
     train(one, tmp_path / "alone", [].append)
     chosen, alone = weights(tmp_path / "run"), weights(tmp_path / "alone")
     assert all(torch.equal(chosen[name], alone[name]) for name in alone)
@@ -270,9 +270,9 @@ def test_learning_rate_rises_stays_and_falls():
 
 
 def test_price_of_the_bottleneck_moves_evenly_in_its_logarithm_and_settles(tiny):
-    units = replace(tiny.model.encoder, kl=2.0, kl_start=8.0, kl_settled=0.5)
-    assert [units.kl_at(part) for part in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([8.0, 4.0, 2.0, 2.0])
-    assert replace(units, kl_start=0.0).kl_at(0.0) == 2.0
+    units = replace(tiny.model.encoder, beta=2.0, beta_initial=8.0, beta_annealing=0.5)
+    assert [units.beta_at(part) for part in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([8.0, 4.0, 2.0, 2.0])
+    assert replace(units, beta_initial=0.0).beta_at(0.0) == 2.0
     model = DiffusionModel(replace(tiny.model, encoder=units))
     images = torch.rand(4, 3, 32, 32) * 2 - 1
     model.tokenizer.fit(images)

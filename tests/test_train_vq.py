@@ -240,7 +240,7 @@ def test_two_processes_revive_the_same_codes(small, tmp_path):
 
 def test_from_the_command_line(tiny, tmp_path, capsys):
     words = ["train", "vq-rooms-cpu", "--run", str(tmp_path / "run"), "--data.cache", tiny.data.cache]
-    words += ["--data.frozen", *tiny.data.frozen, "--data.held-out", "0.2", "--model.image-size", "32"]
+    words += ["--data.fixed", *tiny.data.fixed, "--data.held-out", "0.2", "--model.image-size", "32"]
     words += ["--model.vq.channels", "8", "8", "16", "--model.vq.codebook-size", "16", "--model.critic.weight", "0"]
     words += ["--model.perceptual.weight", "0", "--train.images", "32", "--train.batch-size", "8"]
     assert main(words) == 0

@@ -20,13 +20,13 @@ class DataConfig:
     Shapes3D (.h5), dSprites, MPI3D (.npz), Cars3D (.tar.gz) or smallNORB (a folder)."""
     labels: str = ""
     """Labels of your own images, a .csv with a first column of file names, or list_attr_celeba.txt. For scores only."""
-    fit: Literal["crop", "pad", "stretch", "celeba_128", "celeba_96"] = "crop"
+    crop: Literal["center", "pad", "stretch", "celeba_128", "celeba_96"] = "center"
     """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect; of CelebA's
     aligned pictures 128 px around the face, or, as if resized to 96 px, the middle 64."""
     strict: bool = False
     """Stop at the first picture that cannot be read. Otherwise it is skipped, and listed beside the stored images."""
-    frozen: tuple[str, ...] = ()
-    """Factors held at one value: `--data.frozen floor_hue=0 scale=4`. They leave the index and the scores."""
+    fixed: tuple[str, ...] = ()
+    """Factors held at one value: `--data.fixed floor_hue=0 scale=4`. They leave the index and the scores."""
     held_out: float = 0.02
     """Part of the images, 0 to 0.5, that is never trained on; its loss is in the record. 0 switches it off."""
     cache: str = ""
@@ -36,14 +36,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.held_out <= 0.5, f"data.held_out is {self.held_out}: choose a part from 0 to 0.5")
-        for item in self.frozen:
+        for item in self.fixed:
             name, _, value = item.partition("=")
-            require(bool(name) and value.isdigit(), f"data.frozen has {item!r}: write factor=value, as in floor_hue=0")
+            require(bool(name) and value.isdigit(), f"data.fixed has {item!r}: write factor=value, as in floor_hue=0")
 
     @property
-    def frozen_values(self) -> dict[str, int]:
-        """The frozen factors and their values."""
-        return {name: int(value) for name, _, value in (item.partition("=") for item in self.frozen)}
+    def fixed_values(self) -> dict[str, int]:
+        """The fixed factors and their values."""
+        return {name: int(value) for name, _, value in (item.partition("=") for item in self.fixed)}
 
 
 @dataclass(frozen=True)
@@ -136,15 +136,15 @@ class EncoderConfig:
     unit_activation: Literal["relu", "elu"] = "relu"
     """Activation inside those MLPs: EncDiff has `elu`."""
     token_activation: Literal["relu", "none"] = "relu"
-    """Activation of the token: `relu` is the official code's, EncDiff has `none`."""
-    kl: float = 0.0
-    """Weight of a variational bottleneck: training adds noise of a learned size to each scalar and pays for what the
-    scalar still says. 1 is the evidence lower bound of a unit-variance Gaussian; 0 leaves the scalars alone."""
-    kl_start: float = 0.0
-    """That weight as a run begins, from where it moves to `kl` evenly in its logarithm; 0 is `kl` all along. A high
-    price at first lets units come into use one after the other, each for what is worth most."""
-    kl_settled: float = 0.4
-    """Part of the run, 0 to 1, after which the weight is `kl`."""
+    """Activation of the token: `relu` is the published code's, EncDiff has `none`."""
+    beta: float = 0.0
+    """Weight of a variational bottleneck, as the beta of beta-VAE: each scalar is drawn from a normal distribution,
+    whose divergence from the standard normal is added to the loss. 1 is the evidence lower bound; 0: no bottleneck."""
+    beta_initial: float = 0.0
+    """Beta as a run begins, annealed to `beta` evenly in its logarithm; 0 keeps `beta` all along. With a high beta at
+    first, units come into use one after the other, each for the factor that lowers the loss most."""
+    beta_annealing: float = 0.4
+    """Part of the run, 0 to 1, over which beta is annealed."""
     levels: int = 0
     """Bounds each scalar by tanh and rounds it to so many levels, evenly from -1 to 1; gradients pass as if nothing
     were rounded (finite scalar quantisation, Mentzer et al. 2024). 0 leaves the scalars alone."""
@@ -159,26 +159,29 @@ class EncoderConfig:
             self.trunk == "plain" or len(self.channels) >= 2,
             f"encoder.trunk `residual` with encoder.channels {self.channels}: name at least two convolutions",
         )
-        for name in ("kl", "kl_start"):
+        for name in ("beta", "beta_initial"):
             require(getattr(self, name) >= 0, f"encoder.{name} is {getattr(self, name)}: must not be negative")
         require(
-            self.kl > 0 or self.kl_start == 0,
-            f"encoder.kl_start is {self.kl_start} and encoder.kl 0: there is no bottleneck to weigh, set both",
+            self.beta > 0 or self.beta_initial == 0,
+            f"encoder.beta_initial is {self.beta_initial} and encoder.beta 0: there is no bottleneck, set both",
         )
         require(self.levels == 0 or self.levels >= 2, f"encoder.levels is {self.levels}: choose 2 or more, 0 for none")
         require(
-            self.levels == 0 or self.kl == 0,
-            f"encoder.levels is {self.levels} and encoder.kl {self.kl}: one bottleneck or the other, set one to 0",
+            self.levels == 0 or self.beta == 0,
+            f"encoder.levels is {self.levels} and encoder.beta {self.beta}: one bottleneck or the other, set one to 0",
         )
-        require(0 < self.kl_settled <= 1, f"encoder.kl_settled is {self.kl_settled}: choose above 0, 1 at most")
+        require(
+            0 < self.beta_annealing <= 1,
+            f"encoder.beta_annealing is {self.beta_annealing}: choose above 0, 1 at most",
+        )
         for name in ("channels", "hidden", "unit_hidden"):
             widths = getattr(self, name)
             require(all(width >= 1 for width in widths), f"encoder.{name} is {widths}: all must be at least 1")
 
-    def kl_at(self, progress: float) -> float:
-        """The weight of the bottleneck when `progress`, 0 to 1, of a run is done."""
-        left = max(0.0, 1 - progress / self.kl_settled)
-        return self.kl * (self.kl_start / self.kl) ** left if self.kl_start else self.kl
+    def beta_at(self, progress: float) -> float:
+        """Beta when `progress`, 0 to 1, of a run is done."""
+        left = max(0.0, 1 - progress / self.beta_annealing)
+        return self.beta * (self.beta_initial / self.beta) ** left if self.beta_initial else self.beta
 
 
 @dataclass(frozen=True)
@@ -204,9 +207,9 @@ class UNetConfig:
     skip_dropout: float = 0.2
     """Skip Dropout: probability of dropping a channel of a skip connection."""
     skip_dropout_widths: tuple[int, ...] = (16, 8)
-    """Widths of the skips that are dropped from; the official code drops at 16 and 8 of 16, 8, 4, 2."""
+    """Widths of the skips that are dropped from; the published code drops at 16 and 8 of 16, 8, 4, 2."""
     skip_dropout_mode: Literal["channel", "element"] = "channel"
-    """Drop whole channels (official) or single elements."""
+    """Drop whole channels (as published) or single elements."""
 
     def __post_init__(self) -> None:
         for name in ("dropout", "skip_dropout"):
@@ -284,15 +287,15 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class AnchorConfig:
-    """Dynamic Gaussian anchors (method section 5; `principled` is 5.6 as corrected by 5.6a)."""
+    """Dynamic Gaussian anchors (method section 5; `corrected` is 5.6 as corrected by 5.6a)."""
 
-    mode: Literal["off", "official", "principled"] = "principled"
-    """`off`; `official`: the published arithmetic, whose pull is 0 on ReLU tokens; `principled`: the corrected one."""
+    mode: Literal["off", "published", "corrected"] = "corrected"
+    """`off`; `published`: the published arithmetic, whose pull is 0 on ReLU tokens; `corrected`: the corrected one."""
     space: Literal["scalar", "token"] = "scalar"
-    """What the Gaussians live in (principled): each unit's scalar, or its token in its principal directions.
+    """What the Gaussians live in (corrected): each unit's scalar, or its token in its principal directions.
     How many there are is decided on the scalar."""
     target: Literal["scalar", "anchor_token", "mean_token"] = "scalar"
-    """What is pulled where (principled, scalar space): the scalar to the anchor's mean before the unit's MLP; or the
+    """What is pulled where (corrected, scalar space): the scalar to the anchor's mean before the unit's MLP; or the
     token to the token of that mean; or the token to the mean token of the anchor's members."""
     lambda_max: float = 0.1
     """Strength of the pull at the anchor itself, 0 to 1."""
@@ -407,10 +410,10 @@ class LoopConfig:
     nothing."""
     log_every_images: int = 50_000
     """A line in the record each time this many images were trained on."""
-    starts: int = 1
-    """Train so many models for `start_images` each, with other first weights, and go on with the one whose loss on the
-    held-out images is lowest. `images` counts those of the one that is kept."""
-    start_images: int = 200_000
+    restarts: int = 1
+    """Train so many models for `restart_images` each, with other first weights, and go on with the one whose loss on
+    the held-out images is lowest. `images` counts those of the one that is kept."""
+    restart_images: int = 200_000
     """Images that each start is trained on before one is chosen."""
     save_every_images: int = 1_000_000
     """A checkpoint each time this many images were trained on, and at the end."""
@@ -430,7 +433,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         counts = ("images", "batch_size", "accumulate", "log_every_images", "save_every_images", "devices")
-        for name in (*counts, "starts", "start_images"):
+        for name in (*counts, "restarts", "restart_images"):
             require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
         for name in ("warmup_images", "clip", "workers", "threads", "seed"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
@@ -443,8 +446,8 @@ class LoopConfig:
             f"train.accumulate {self.accumulate}",
         )
         require(
-            self.starts == 1 or self.start_images < self.images,
-            f"train.start_images is {self.start_images:,}: the starts are chosen from before the "
+            self.restarts == 1 or self.restart_images < self.images,
+            f"train.restart_images is {self.restart_images:,}: the starts are chosen from before the "
             f"{self.images:,} of train.images are over",
         )
 
@@ -456,7 +459,7 @@ class TrainConfig(LoopConfig):
     weight_decay: float = 0.01
     """AdamW's weight decay."""
     ema_encoder: bool = False
-    """Whether the feature extractor has a moving average too (the official code: no)."""
+    """Whether the feature extractor has a moving average too (the published code: no)."""
     compile: bool = False
     """Whether to run the networks through torch.compile."""
     cache_latents: bool = False

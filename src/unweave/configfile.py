@@ -10,6 +10,19 @@ from unweave.errors import UserError, require
 
 T = TypeVar("T")
 
+RENAMED = {
+    "DataConfig": {"fit": "crop", "frozen": "fixed"},
+    "EncoderConfig": {"kl": "beta", "kl_start": "beta_initial", "kl_settled": "beta_annealing"},
+    "TrainConfig": {"starts": "restarts", "start_images": "restart_images"},
+    "VQTrainConfig": {"starts": "restarts", "start_images": "restart_images"},
+}
+"""By class, options under the names that earlier versions saved, and what they are called now."""
+RENAMED_VALUES = {
+    ("DataConfig", "crop"): {"crop": "center"},
+    ("AnchorConfig", "mode"): {"official": "published", "principled": "corrected"},
+}
+"""By class and option, the same for values."""
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as nested dicts of JSON values."""
@@ -24,13 +37,23 @@ def to_json(config: Any) -> str:
 def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T:
     """The inverse of `to_dict`. Raises `UserError` for unknown names and wrong types, naming them.
 
-    Missing names take their defaults, so that older files stay readable.
+    Missing names take their defaults and names of earlier versions their new ones, so that older files stay readable.
     """
     require(isinstance(values, dict), f"{where} should be a JSON object, found {values!r}")
+    values = _with_new_names(kind.__name__, values)
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     require(not unknown, f"{where} has unknown options {unknown}: known are {sorted(hints)}")
     return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _with_new_names(kind: str, values: dict[str, Any]) -> dict[str, Any]:
+    names = RENAMED.get(kind, {})
+    values = {names.get(name, name): value for name, value in values.items()}
+    for (owner, name), renamed in RENAMED_VALUES.items():
+        if owner == kind and isinstance(values.get(name), str):
+            values[name] = renamed.get(values[name], values[name])
+    return values
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -1,6 +1,6 @@
 """From a model and a data set to `results.json`: codes, scores, and an untrained extractor beside it.
 
-What is scored are the unit scalars, standardised over the data, on the factors that are not frozen; the constants are
+What is scored are the unit scalars, standardised over the data, on the factors that are not fixed; the constants are
 the official ones and are all written down with the result.
 """
 

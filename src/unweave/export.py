@@ -37,7 +37,7 @@ def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int,
 def data_config(model: DiffusionModel, data: str = "", cache_gb: float = 0.0) -> DataConfig:
     """The options of the data set that `data` names, of the file or folder it is, else of the one trained on.
 
-    A file or folder is opened with the options that the model was trained with, frozen factors too; stored images may
+    A file or folder is opened with the options that the model was trained with, fixed factors too; stored images may
     take `cache_gb` where that is more than those say.
     """
     found = _named(model, data)

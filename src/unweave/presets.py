@@ -35,11 +35,11 @@ class Preset(NamedTuple, Generic[C]):
 CPU_ANCHORS = AnchorConfig(fit_every_images=96_000, max_points=20_000)
 
 
-def _cpu(num_units: int, channels: int, kl: float = 0.0) -> ModelConfig:
+def _cpu(num_units: int, channels: int, beta: float = 0.0) -> ModelConfig:
     """A model whose step takes some tens of milliseconds on one core. docs/minutes.md measures each choice.
 
     Each 8 px patch is a position of the latent. The denoiser sees a position and the units, no other position, and
-    predicts v: noise prediction starves the units of gradient at this scale. Whitening lets small things count. `kl`
+    predicts v: noise prediction starves the units of gradient at this scale. Whitening lets small things count. `beta`
     is for data whose factors the units would otherwise share out among themselves, as the two of a position.
     """
     return ModelConfig(
@@ -56,7 +56,7 @@ def _cpu(num_units: int, channels: int, kl: float = 0.0) -> ModelConfig:
             hidden=(128,),
             unit_hidden=(64,),
             token_activation="none",
-            kl=kl,
+            beta=beta,
         ),
         transformer=TransformerConfig(width=64, depth=3, num_heads=4),
         noise=NoiseConfig(prediction="v"),
@@ -111,12 +111,12 @@ class Schedule(NamedTuple):
     fit_points: int
     """All images of a set up to 100,000, a tenth of a larger one."""
     batch_size: int = 512
-    fit: Literal["crop", "celeba_128"] = "crop"
+    crop: Literal["center", "celeba_128"] = "center"
 
     @property
     def data(self) -> DataConfig:
         most_gb = math.ceil(self.images * 64 * 64 * 3 / 1e8) / 10
-        return DataConfig(folder=f"data/{self.place}", fit=self.fit, held_out=0.0, cache_gb=max(2.0, most_gb))
+        return DataConfig(folder=f"data/{self.place}", crop=self.crop, held_out=0.0, cache_gb=max(2.0, most_gb))
 
 
 SCHEDULES = {
@@ -146,14 +146,14 @@ def _on_published_sets() -> dict[str, Preset[RunConfig]]:
     rows: dict[str, Preset[RunConfig]] = {}
     for name, row in SCHEDULES.items():
         needs = f"needs a GPU, {row.data.folder} and a run of vq-{name}: --model.tokenizer.folder RUN/model"
-        official = AnchorConfig(mode="official", max_points=row.fit_points)
+        published = AnchorConfig(mode="published", max_points=row.fit_points)
         rows |= {
             f"dyga-{name}": Preset(
                 f"DyGA's networks as its code has them, the schedule of its first commit, as its configs leave theirs "
-                f"out, principled anchors; {needs}",
+                f"out, corrected anchors; {needs}",
                 _dyga(row, AnchorConfig()),
             ),
-            f"dyga-{name}-official": Preset(f"as dyga-{name}, with the anchors as published", _dyga(row, official)),
+            f"dyga-{name}-published": Preset(f"as dyga-{name}, with the anchors as published", _dyga(row, published)),
             f"encdiff-{name}": Preset(
                 f"EncDiff's own encoder and optimiser; as many images as dyga-{name}, as none are published",
                 _encdiff(row),
@@ -166,7 +166,7 @@ PRESETS: dict[str, Preset[RunConfig]] = {
     "rooms-cpu": Preset(
         "rooms with four free factors (wall hue, object hue, scale, shape) at 32 px; minutes on two cores",
         RunConfig(
-            data=DataConfig("rooms", frozen=("floor_hue=0", "orientation=7"), held_out=0.1),
+            data=DataConfig("rooms", fixed=("floor_hue=0", "orientation=7"), held_out=0.1),
             model=_cpu(num_units=10, channels=20),
             train=CPU_TRAIN,
         ),
@@ -183,14 +183,14 @@ PRESETS: dict[str, Preset[RunConfig]] = {
         "dsprites with all five factors at 32 px; a longer sitting on two cores",
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
-            model=_cpu(num_units=10, channels=40, kl=2.0),
-            train=replace(CPU_TRAIN, images=1_000_000, starts=3, start_images=240_000),
+            model=_cpu(num_units=10, channels=40, beta=2.0),
+            train=replace(CPU_TRAIN, images=1_000_000, restarts=3, restart_images=240_000),
         ),
     ),
     "tiny": Preset(
         "rooms with two free factors and a very small model: seconds, for a first look and for tests",
         RunConfig(
-            data=DataConfig("rooms", frozen=("floor_hue=0", "wall_hue=5", "scale=4", "orientation=7"), held_out=0.1),
+            data=DataConfig("rooms", fixed=("floor_hue=0", "wall_hue=5", "scale=4", "orientation=7"), held_out=0.1),
             model=ModelConfig(
                 image_size=32,
                 loss="l2",
@@ -231,7 +231,7 @@ PRESETS: dict[str, Preset[RunConfig]] = {
         ),
     ),
     "dyga-rooms": Preset(
-        "the published networks on rooms at 64 px, principled anchors; needs a GPU and a run of vq-rooms: "
+        "the published networks on rooms at 64 px, corrected anchors; needs a GPU and a run of vq-rooms: "
         "--model.tokenizer.folder RUN/model",
         RunConfig(data=DataConfig("rooms"), model=PUBLISHED, train=TrainConfig()),
     ),

@@ -93,9 +93,9 @@ def _main(
     record = Record(folder / "metrics.jsonl", silent=not fabric.is_global_zero)
     run = Run(fabric, config, folder, dataset, trained_on, rows, held_out, record, tell)
     options = config.train
-    if options.starts > 1 and not checkpoint.newest(folder):
+    if options.restarts > 1 and not checkpoint.newest(folder):
         reached = choose_start(run)
-        if reached < options.start_images:
+        if reached < options.restart_images:
             return reached
     state = take_up(run)
     if state.images:
@@ -106,24 +106,24 @@ def _main(
 
 
 def choose_start(run: Run) -> int:
-    """Trains `train.starts` models, each as a run in a folder of its own, and puts the best of them into `run`.
+    """Trains `train.restarts` models, each as a run in a folder of its own, and puts the best of them into `run`.
 
     They differ in their first weights; the best has the lowest loss on the images that were held out. Training goes on
     from it as if there had been no other, but the seconds of all count. Returns the images that the last one saw: fewer
-    than `train.start_images` if it was interrupted.
+    than `train.restart_images` if it was interrupted.
     """
     options = run.config.train
     require(
-        len(run.held_out) > 0, "train.starts compares models on images that are held out: set data.held_out above 0"
+        len(run.held_out) > 0, "train.restarts compares models on images that are held out: set data.held_out above 0"
     )
-    folders = [run.folder / "starts" / str(number) for number in range(options.starts)]
+    folders = [run.folder / "starts" / str(number) for number in range(options.restarts)]
     for number, folder in enumerate(folders):
         folder.mkdir(parents=True, exist_ok=True)
         start = replace(run, folder=folder, record=Record(folder / "metrics.jsonl", silent=run.quiet))
         state = take_up(start, number)
-        if state.images < options.start_images:
-            fit(start, state, f"start {number + 1} of {options.starts}", options.start_images)
-        if state.images < options.start_images:
+        if state.images < options.restart_images:
+            fit(start, state, f"start {number + 1} of {options.restarts}", options.restart_images)
+        if state.images < options.restart_images:
             return state.images
     run.fabric.barrier()  # the records are whole
     records = [read_record(folder / "metrics.jsonl") for folder in folders]
@@ -142,7 +142,7 @@ def choose_start(run: Run) -> int:
         for folder in folders:
             shutil.rmtree(folder / "state")
     run.fabric.barrier()  # the checkpoint is there
-    return options.start_images
+    return options.restart_images
 
 
 def take_up(run: Run, start: int = 0) -> State:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import unweave
-from unweave.data import Frozen, Rooms
+from unweave.data import Fixed, Rooms
 from unweave.report.anchors import colour
 
 PHONE = {"width": 390, "height": 844}
@@ -23,7 +23,7 @@ CHANGED = """([selector, before]) => {
 def rooms(model_folder, tmp_path_factory):
     """Two pictures of one room, with objects of other hues, as files; the object's mask; the unit that tells best."""
     model = unweave.load(model_folder)
-    dataset = Frozen(Rooms(32), model.trained_on.frozen_values)
+    dataset = Fixed(Rooms(32), model.trained_on.fixed_values)
     factors = np.array([[3, 1, 5, 2]] * 2)  # hues of wall and object, scale, shape
     factors[1, dataset.factor_names.index("object_hue")] = 6
     images = dataset.images(dataset.index(factors))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unweave.data.base import Frozen, StateSpace
+from unweave.data.base import Fixed, StateSpace
 from unweave.errors import UserError
 
 
@@ -36,8 +36,8 @@ def test_index_and_factors_are_inverse(sizes, seed):
     assert np.array_equal(factors @ radices, indices)
 
 
-def test_frozen_factors_leave_index_and_factors_and_stay_in_the_images():
-    frozen = Frozen(Toy(), {"b": 2})
+def test_fixed_factors_leave_index_and_factors_and_stay_in_the_images():
+    frozen = Fixed(Toy(), {"b": 2})
     assert frozen.factor_names == ("a", "c")
     assert frozen.factor_sizes == (3, 5)
     assert len(frozen) == 15
@@ -50,11 +50,11 @@ def test_frozen_factors_leave_index_and_factors_and_stay_in_the_images():
 
 @pytest.mark.parametrize(
     ("frozen", "words"),
-    [({"d": 0}, "no factor 'd': choose from a, b, c"), ({"b": 4}, "b cannot be frozen to 4"), ({"b": -1}, "to -1")],
+    [({"d": 0}, "no factor 'd': choose from a, b, c"), ({"b": 4}, "b cannot be fixed to 4"), ({"b": -1}, "to -1")],
 )
 def test_freezing_what_is_not_there_is_named(frozen, words):
     with pytest.raises(UserError, match=words):
-        Frozen(Toy(), frozen)
+        Fixed(Toy(), frozen)
 
 
 def test_bad_indices_and_factors_are_named():

@@ -12,7 +12,7 @@ from tests.data.test_base import Toy
 from tests.data.test_store import Numbers
 from unweave.cli import main
 from unweave.config import DataConfig
-from unweave.data.base import Frozen
+from unweave.data.base import Fixed
 from unweave.data.cache import StoredGrid, cached, store_path, stores
 from unweave.data.store import converted
 from unweave.errors import UserError
@@ -43,7 +43,7 @@ def test_file_is_used_again_and_a_damaged_one_is_not(tmp_path):
 
 def test_what_determines_the_pixels_is_in_the_name(tmp_path):
     say = [].append
-    for dataset in (Toy(), Frozen(Toy(), {"a": 0}), Frozen(Toy(), {"a": 1})):
+    for dataset in (Toy(), Fixed(Toy(), {"a": 0}), Fixed(Toy(), {"a": 1})):
         cached(dataset, tmp_path, 1.0, say)
     assert len(list(tmp_path.iterdir())) == 3
 

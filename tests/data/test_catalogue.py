@@ -65,7 +65,7 @@ def test_the_command_that_uses_a_set_is_understood(name, capsys):
     assert data["name"] == (name if drawn else "rooms")
     opened = {f"data/{name}", *(f"data/{name}/{file.name}" for file in entry.files)}
     assert drawn or data["folder"] in opened
-    assert drawn or data["frozen"] == []
+    assert drawn or data["fixed"] == []
     assert data["cache_gb"] * 1e9 >= entry.num_images * 32 * 32 * 3
 
 

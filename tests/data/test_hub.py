@@ -92,9 +92,9 @@ def test_pixels_are_those_of_a_folder_of_the_same_pictures(folder, tmp_path, lay
         what = written_as_parquet(tmp_path)
         what = what / "data" / "train-00000-of-00001.parquet" if layout == "file" else what
     said = []
-    for fit in ("crop", "pad"):
-        dataset = opened(what, tmp_path / "cache", said, fit=fit)
-        expected = opened(folder, tmp_path / "cache", fit=fit)
+    for crop in ("center", "pad"):
+        dataset = opened(what, tmp_path / "cache", said, crop=crop)
+        expected = opened(folder, tmp_path / "cache", crop=crop)
         np.testing.assert_array_equal(dataset.images(range(NUM)), expected.images(range(NUM)))
     assert dataset.factor_names == ("kind", "age")
     np.testing.assert_array_equal(dataset.factors(range(NUM)), [[seed % 2, seed / 2] for seed in range(NUM)])

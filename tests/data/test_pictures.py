@@ -124,7 +124,7 @@ def test_arrays(tmp_path):
 def test_three_ways_to_a_square():
     picture = Image.fromarray(colours(0, 20, 60))
     middle = picture.crop((20, 0, 40, 20)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    found = fitted(picture, SIZE, "crop").astype(int)
+    found = fitted(picture, SIZE, "center").astype(int)
     assert np.abs(found - np.asarray(middle))[:, 4:-4].max() <= 1  # at the edges it sees beyond the square
     np.testing.assert_array_equal(fitted(picture, SIZE, "stretch"), picture.resize((SIZE, SIZE), 1))
     padded = fitted(picture, SIZE, "pad")
@@ -137,13 +137,13 @@ PLACES = np.dstack([*np.meshgrid(np.arange(178), np.arange(218)), np.zeros((218,
 
 
 @pytest.mark.parametrize(
-    ("fit", "left", "top", "width", "height"),
+    ("crop", "left", "top", "width", "height"),
     [("celeba_128", 89 - 64, 121 - 64, 128, 128), ("celeba_96", 29.667, 48.444, 118.667, 119.248)],
 )
 @pytest.mark.parametrize("size", [32, 64])
-def test_rectangles_of_celeba(fit, left, top, width, height, size):
+def test_rectangles_of_celeba(crop, left, top, width, height, size):
     """In pictures whose red is the column and green the row, colours tell where each pixel comes from."""
-    found = fitted(Image.fromarray(PLACES), size, fit).astype(float)
+    found = fitted(Image.fromarray(PLACES), size, crop).astype(float)
     centres = (np.arange(size) + 0.5) / size
     assert np.abs(found[..., 0] - (left + centres * width - 0.5)).max() <= 0.6
     assert np.abs(found[..., 1] - (top + centres * height - 0.5)[:, None]).max() <= 0.6
@@ -166,19 +166,19 @@ def test_faces_of_another_size_are_skipped(tmp_path):
     labels = tmp_path / "list_attr_celeba.txt"
     labels.write_text("3\nBald Young\n000001.png -1 1\n000002.png 1 1\n000003.png 1 -1\n")
     said = []
-    dataset = opened(folder, tmp_path / "cache", said, fit="celeba_128", labels=str(labels))
+    dataset = opened(folder, tmp_path / "cache", said, crop="celeba_128", labels=str(labels))
     assert dataset.factors(range(2)).tolist() == [[-1, 1], [1, -1]]
     np.testing.assert_array_equal(dataset.images([1])[0], fitted(Image.fromarray(PLACES), SIZE, "celeba_128"))
-    assert any("000002.png (178 x 178 pixels, where data.fit celeba_128 takes 178 x 218)" in line for line in said)
+    assert any("000002.png (178 x 178 pixels, where data.crop celeba_128 takes 178 x 218)" in line for line in said)
 
 
 def test_arrays_of_faces(tmp_path):
     np.save(tmp_path / "faces.npy", np.stack([PLACES] * 2))
-    found = opened(tmp_path / "faces.npy", tmp_path / "cache", fit="celeba_96").images([1])[0]
+    found = opened(tmp_path / "faces.npy", tmp_path / "cache", crop="celeba_96").images([1])[0]
     np.testing.assert_array_equal(found, fitted(Image.fromarray(PLACES), SIZE, "celeba_96"))
     np.save(tmp_path / "square.npy", np.zeros((2, 178, 178, 3), np.uint8))
-    with pytest.raises(UserError, match=r"shape \(2, 178, 178, 3\): data.fit celeba_96 takes images of 178 x 218"):
-        opened(tmp_path / "square.npy", tmp_path / "cache", fit="celeba_96")
+    with pytest.raises(UserError, match=r"shape \(2, 178, 178, 3\): data.crop celeba_96 takes images of 178 x 218"):
+        opened(tmp_path / "square.npy", tmp_path / "cache", crop="celeba_96")
 
 
 def as_file(picture, kind="png", **options):
@@ -191,32 +191,32 @@ def as_file(picture, kind="png", **options):
 def test_odd_but_whole_pictures():
     base = Image.fromarray(colours())
     grey = np.arange(SIZE * SIZE, dtype=np.uint16).reshape(SIZE, SIZE) * 257  # 0 to 255, in 16 bits
-    found = read_picture(as_file(Image.fromarray(grey)), SIZE, "crop")
+    found = read_picture(as_file(Image.fromarray(grey)), SIZE, "center")
     np.testing.assert_array_equal(found, np.repeat((grey // 257).astype(np.uint8)[..., None], 3, axis=2))
 
     cmyk = Image.new("CMYK", (SIZE, SIZE), (0, 255, 255, 0))
-    assert read_picture(as_file(cmyk, "tiff"), SIZE, "crop")[0, 0].tolist() == [255, 0, 0]
+    assert read_picture(as_file(cmyk, "tiff"), SIZE, "center")[0, 0].tolist() == [255, 0, 0]
 
     palette = base.quantize(8)
-    np.testing.assert_array_equal(read_picture(as_file(palette), SIZE, "crop"), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(read_picture(as_file(palette), SIZE, "center"), np.asarray(palette.convert("RGB")))
 
     clear = base.convert("RGBA")
     clear.putalpha(Image.fromarray(np.tile(np.array([0, 255], np.uint8), (SIZE, SIZE // 2))))
-    found = read_picture(as_file(clear), SIZE, "crop")
+    found = read_picture(as_file(clear), SIZE, "center")
     assert (found[:, ::2] == 255).all()  # white where nothing is
     np.testing.assert_array_equal(found[:, 1::2], colours()[:, 1::2])
 
     frames = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "blue")]
     animated = as_file(frames[0], "gif", save_all=True, append_images=frames[1:])
-    assert read_picture(animated, SIZE, "crop")[0, 0].tolist() == [255, 0, 0]
+    assert read_picture(animated, SIZE, "center")[0, 0].tolist() == [255, 0, 0]
 
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    turned = read_picture(as_file(base, exif=exif), SIZE, "crop")
+    turned = read_picture(as_file(base, exif=exif), SIZE, "center")
     np.testing.assert_array_equal(turned, np.rot90(colours(), -1))
     assert (ImageOps.exif_transpose(Image.open(as_file(base, exif=exif))).size) == (SIZE, SIZE)
 
-    assert (read_picture(as_file(Image.new("RGB", (1, 1), "red")), SIZE, "crop") == [255, 0, 0]).all()
+    assert (read_picture(as_file(Image.new("RGB", (1, 1), "red")), SIZE, "center") == [255, 0, 0]).all()
 
 
 def announced(width, height):
@@ -237,14 +237,14 @@ def announced(width, height):
 )
 def test_what_is_no_picture_says_why(content, reason):
     with pytest.raises(ValueError, match=reason):
-        read_picture(io.BytesIO(content), SIZE, "crop")
+        read_picture(io.BytesIO(content), SIZE, "center")
 
 
 def test_pictures_that_may_not_be_read_are_skipped(tmp_path):
     for name in ("a.png", "b.png"):
         Image.fromarray(colours()).save(tmp_path / name)
     (tmp_path / "b.png").chmod(0)
-    source = FolderSource(tmp_path, SIZE, "crop")
+    source = FolderSource(tmp_path, SIZE, "center")
     images, skipped = source.read(0, 2)
     if os.geteuid() != 0:  # the superuser may read everything
         assert [(item.place, item.reason) for item in skipped] == [(1, "Permission denied")]
@@ -308,7 +308,7 @@ def test_no_picture_that_can_be_read(tmp_path):
         opened(tmp_path, tmp_path / "cache")
 
 
-def test_frozen_factors_do_not_apply(folder, tmp_path):
+def test_fixed_factors_do_not_apply(folder, tmp_path):
     said = []
-    opened(folder, tmp_path / "cache", said, frozen=("floor_hue=0",))
-    assert any("floor_hue=0 of data.frozen does not apply" in line for line in said)
+    opened(folder, tmp_path / "cache", said, fixed=("floor_hue=0",))
+    assert any("floor_hue=0 of data.fixed does not apply" in line for line in said)

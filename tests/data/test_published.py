@@ -53,7 +53,7 @@ def test_shapes3d(tmp_path):
     np.testing.assert_array_equal(dataset.images(range(24)), images)
     half = opened(tmp_path / "3dshapes.h5", tmp_path / "cache", 32).images([5])
     assert np.abs(half - images[5].reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))).max() <= 0.5
-    part = opened(tmp_path / "3dshapes.h5", tmp_path / "cache", frozen=("scale=1",))
+    part = opened(tmp_path / "3dshapes.h5", tmp_path / "cache", fixed=("scale=1",))
     assert part.factor_names == ("floor_hue", "object_hue", "orientation")
     np.testing.assert_array_equal(part.images([3]), images[[0 * 12 + 1 * 6 + 1 * 2 + 1]])
 

@@ -53,7 +53,7 @@ def test_both_parts_are_one_grid(tmp_path, packed):
 def test_one_part_is_a_grid_of_its_own_toys(tmp_path):
     labels, images = write_part(tmp_path, TRAINING, (4, 6), 0)
     (tmp_path / f"{TRAINING}-dat.mat.gz.part").write_bytes(b"of a download that was cut")
-    dataset = opened(tmp_path, tmp_path / "cache", 12, frozen=("instance=1",))
+    dataset = opened(tmp_path, tmp_path / "cache", 12, fixed=("instance=1",))
     assert dataset.factor_sizes == (2, 2, 3, 2)
     row = np.flatnonzero((labels == [1, 6, 0, 4, 1]).all(axis=1))[0]
     found = dataset.images(dataset.index([[1, 0, 2, 1]]))[0]

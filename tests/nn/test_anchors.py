@@ -109,7 +109,7 @@ def test_gradient_is_one_minus_lambda_and_lambda_carries_none(mlps):
 
 
 def test_pull_of_an_image_does_not_depend_on_its_neighbours(mlps):
-    for options in ({}, {"space": "token"}, {"mode": "official"}):
+    for options in ({}, {"space": "token"}, {"mode": "published"}):
         scalars = levels(400)
         anchors = fitted(scalars, mlps, **options)
         whole = anchors.pull(scalars[:32], mlps(scalars[:32]), mlps)
@@ -120,7 +120,7 @@ def test_pull_of_an_image_does_not_depend_on_its_neighbours(mlps):
 
 def test_identity_before_the_first_fit_and_when_off(mlps):
     tokens = mlps(normal(4))
-    for mode in ("off", "principled", "official"):
+    for mode in ("off", "corrected", "published"):
         pulled = Anchors(AnchorConfig(mode=mode), N, D).pull(normal(4), tokens, mlps)
         assert torch.equal(pulled.tokens, tokens)
         assert (pulled.weight == 0).all()
@@ -128,7 +128,7 @@ def test_identity_before_the_first_fit_and_when_off(mlps):
 
 def test_published_pull_is_zero_on_relu_tokens_and_not_on_positive_ones(mlps):
     scalars = normal(600)
-    anchors = fitted(scalars, mlps, mode="official").train()
+    anchors = fitted(scalars, mlps, mode="published").train()
     tokens = mlps(scalars[:256])
     pulled = anchors.pull(scalars[:256], tokens, mlps)
     assert (pulled.weight == 0).all()
@@ -146,7 +146,7 @@ def test_published_pull_is_zero_on_relu_tokens_and_not_on_positive_ones(mlps):
 
 
 def test_published_fit_keeps_its_limits_and_its_seed(mlps):
-    first, again = (fitted(normal(300), mlps, mode="official", k_max=12) for _ in range(2))
+    first, again = (fitted(normal(300), mlps, mode="published", k_max=12) for _ in range(2))
     assert torch.equal(first.means, again.means)
     assert (first.num_alive <= 12).all()
     assert first.means.isfinite().all()

@@ -161,7 +161,7 @@ def test_too_many_convolutions_for_the_images_are_refused():
 def test_variational_bottleneck_draws_and_pays_what_torch_says():
     """The cost is torch's divergence between normals; draws have the mean and the variance that were paid for."""
     torch.manual_seed(0)
-    extractor = FeatureExtractor(dataclasses.replace(SMALL, kl=1.0), 16).eval()
+    extractor = FeatureExtractor(dataclasses.replace(SMALL, beta=1.0), 16).eval()
     nn.init.normal_(extractor.log_variance.weight, std=0.3)
     images = torch.randn(3, 3, 16, 16)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_levels_are_numpys_nearest_and_gradients_pass_as_through_tanh(levels):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"levels": 1}, "2 or more"), ({"levels": 5, "kl": 1.0}, "one bottleneck")]
+    ("options", "said"), [({"levels": 1}, "2 or more"), ({"levels": 5, "beta": 1.0}, "one bottleneck")]
 )
 def test_levels_that_make_no_sense_are_refused(options, said):
     with pytest.raises(UserError, match=said):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unweave.cli import main
-from unweave.data import Frozen, Rooms, open_dataset
+from unweave.data import Fixed, Rooms, open_dataset
 from unweave.errors import UserError
 from unweave.presets import FIRST_STAGES, PRESETS
 from unweave.reproduce.faces import draw_faces
@@ -33,13 +33,13 @@ def test_a_full_plan_is_the_presets_and_in_order():
     pieces = make_plan(request)
     assert [piece.name for piece in pieces] == [
         "shapes3d/first_stage",
-        *(f"shapes3d/{row}/seed{seed}" for row in ("dyga", "dyga-official", "encdiff") for seed in (0, 4)),
+        *(f"shapes3d/{row}/seed{seed}" for row in ("dyga", "dyga-published", "encdiff") for seed in (0, 4)),
     ]
     assert pieces[0].config == FIRST_STAGES["vq-shapes3d"].config
     for piece in pieces[1:]:
         row, seed = piece.name.split("/")[1:]
-        method, *official = row.split("-")
-        preset = PRESETS["-".join([method, "shapes3d", *official])].config
+        method, *published = row.split("-")
+        preset = PRESETS["-".join([method, "shapes3d", *published])].config
         assert piece.needs == pieces[0].name
         tokenizer = replace(piece.config.model.tokenizer, folder="")
         assert replace(piece.config.model, tokenizer=tokenizer) == preset.model
@@ -55,7 +55,7 @@ def test_tables_share_the_trainings_that_they_have_in_common():
     }
     assert plans["table1"] == plans["downstream"]
     shared = set(plans["table1"]) & set(plans["ablation"])
-    assert {name.split("/")[1] for name in shared} == {"first_stage", "dyga", "dyga-official"}
+    assert {name.split("/")[1] for name in shared} == {"first_stage", "dyga", "dyga-published"}
     assert all(plans["table1"][name] == plans["ablation"][name] for name in shared)
 
 
@@ -72,7 +72,7 @@ def test_the_ablation_turns_two_knobs_and_no_other():
             assert replace(method.config, model=same) == base
             assert replace(model.unet, skip_dropout=0.2) == base.model.unet
             assert base.model.denoiser == "unet"
-        assert {("off", 0.0), ("off", 0.2), ("principled", 0.0), ("principled", 0.2)} <= knobs
+        assert {("off", 0.0), ("off", 0.2), ("corrected", 0.0), ("corrected", 0.2)} <= knobs
         assert len(knobs) == len(rows)
 
 
@@ -130,7 +130,7 @@ def test_faces_open_as_celeba_does_and_show_rooms(tmp_path):
     draw_faces(Path(data.folder), Path(data.labels), 8)
     faces = open_dataset(replace(data, cache=str(tmp_path)), 64, [].append)
     assert faces.factor_names == ("Floor_Warm", "Wall_Warm", "Object_Warm", "Large")
-    rooms = Frozen(Rooms(64), {"shape": 0, "orientation": 7})
+    rooms = Fixed(Rooms(64), {"shape": 0, "orientation": 7})
     known = rooms.factors(np.arange(len(rooms)))
     drawn = rooms.images(np.arange(len(rooms)))[:, ::4, ::4].astype(np.int16)
     for image, label in zip(faces.images(np.arange(8)), faces.factors(np.arange(8))):

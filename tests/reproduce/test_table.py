@@ -77,7 +77,7 @@ def test_markdown_has_our_rows_then_those_that_are_printed_only(made):
     table = collect(*made)
     text = as_markdown(json.loads(as_json(table)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert "| DyGA and Skip Dropout, principled anchors | 0.930 ± 0.004 | 0.800 (± 0.071, ± 0.071)" in text
+    assert "| DyGA and Skip Dropout, corrected anchors | 0.930 ± 0.004 | 0.800 (± 0.071, ± 0.071)" in text
     assert "| DisDiff-VQ (printed only) | 0.617 ± 0.070 | - | - | 0.337 ± 0.057 | - | - |" in rows
     assert "| FDAE (printed only) | - | - | - | - | - | - |" in rows
     assert "yes, in all 7 trainings" in text

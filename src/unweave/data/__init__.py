@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unweave.config import DataConfig
-from unweave.data.base import FactorDataset, Frozen, ImageSet, StateSpace
+from unweave.data.base import FactorDataset, Fixed, ImageSet, StateSpace
 from unweave.data.cache import Stored, StoredGrid, cache_folder, cached, store_path
 from unweave.data.dsprites import DSprites
 from unweave.data.hub import HUB, HubSource, is_hub
@@ -16,13 +16,13 @@ from unweave.data.shards import ShardSource, find_shards
 from unweave.data.store import Source, Store, converted
 from unweave.errors import UserError, require
 
-__all__ = ["DSprites", "FactorDataset", "Frozen", "ImageSet", "Rooms", "StateSpace", "is_place", "open_dataset"]
+__all__ = ["DSprites", "FactorDataset", "Fixed", "ImageSet", "Rooms", "StateSpace", "is_place", "open_dataset"]
 
 DATASETS = {"rooms": Rooms, "dsprites": DSprites}
 IMAGE_SIZES = (32, 64)
 SMALLEST_SIZE = 8
-HOW_FITTED = {
-    "crop": "their middle square",
+HOW_CROPPED = {
+    "center": "their middle square",
     "pad": "whole, on black bars",
     "stretch": "stretched to a square",
     "celeba_128": "128 px around the face of CelebA's",
@@ -36,7 +36,7 @@ def is_place(what: str) -> bool:
 
 
 def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> ImageSet:
-    """The data set that the options name, with its frozen factors, from the cache where it fits there.
+    """The data set that the options name, with its fixed factors, from the cache where it fits there.
 
     A `FactorDataset` where the images are a whole grid of factors. `say` is told what is written where. Raises
     `UserError` for unknown factors, values and image sizes, and for images that are missing or damaged.
@@ -50,8 +50,8 @@ def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]
         f"model.image_size is {image_size}: {config.name} is drawn at {' or '.join(map(str, IMAGE_SIZES))} px",
     )
     dataset: FactorDataset = DATASETS[config.name](image_size)
-    if config.frozen:
-        dataset = Frozen(dataset, config.frozen_values)
+    if config.fixed:
+        dataset = Fixed(dataset, config.fixed_values)
     return cached(dataset, folder, config.cache_gb, say)
 
 
@@ -67,25 +67,25 @@ def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], 
         require(not config.labels, f"data.labels is {config.labels}: {path} is a published set with its own labels")
         say(f"{path} is {source.name}: {len(source):,} images, {' x '.join(map(str, published.space.sizes))}")
         dataset = StoredGrid(source.name, source.version, published.space, store.path)
-        return Frozen(dataset, config.frozen_values) if config.frozen else dataset
-    if config.frozen:
-        say(f"{what} has no factors: {', '.join(config.frozen)} of data.frozen does not apply")
-    say(f"{what}: images are taken {HOW_FITTED[config.fit]} at {size} px (--data.fit crop, pad or stretch)")
+        return Fixed(dataset, config.fixed_values) if config.fixed else dataset
+    if config.fixed:
+        say(f"{what} has no factors: {', '.join(config.fixed)} of data.fixed does not apply")
+    say(f"{what}: images are taken {HOW_CROPPED[config.crop]} at {size} px (--data.crop center, pad or stretch)")
     return Stored(source.name, source.version, store.path, _labels(source, store, config, say))
 
 
 def _source(config: DataConfig, size: int, folder: Path, say: Callable[[str], None]) -> Source:
     what, path = config.folder, Path(config.folder).expanduser()
     if is_hub(what):
-        return HubSource(what, size, config.fit)
+        return HubSource(what, size, config.crop)
     if shards := find_shards(what):
-        return ShardSource(shards, path.name, size, config.fit, folder, say)
+        return ShardSource(shards, path.name, size, config.crop, folder, say)
     if path.is_dir():
-        return FolderSource(path, size, config.fit)
+        return FolderSource(path, size, config.crop)
     if path.suffix == ".zip":
-        return ZipSource(path, size, config.fit)
+        return ZipSource(path, size, config.crop)
     if path.suffix in (".npy", ".npz"):
-        return ArraySource(path, size, config.fit)
+        return ArraySource(path, size, config.crop)
     raise UserError(
         f"data.folder is {what}: choose a folder or .zip of pictures, an .npy or .npz array, .tar shards, a .parquet "
         f"file, a data set of Hugging Face (hf://OWNER/NAME), or a published file (.h5, .npz, .tar.gz)"

@@ -174,22 +174,22 @@ def require_size(dataset: ImageSet, size: int) -> None:
     )
 
 
-class Frozen(Grid):
+class Fixed(Grid):
     """A data set with some factors held at one value: they leave the factors and the index."""
 
-    def __init__(self, dataset: FactorDataset, frozen: Mapping[str, int]):
-        for name, value in frozen.items():
+    def __init__(self, dataset: FactorDataset, fixed: Mapping[str, int]):
+        for name, value in fixed.items():
             known = dataset.factor_names
             require(name in known, f"{dataset.name} has no factor {name!r}: choose from {', '.join(known)}")
             size = dataset.factor_sizes[known.index(name)]
-            require(0 <= value < size, f"factor {name} cannot be frozen to {value}: choose from 0 to {size - 1}")
+            require(0 <= value < size, f"factor {name} cannot be fixed to {value}: choose from 0 to {size - 1}")
         self.dataset, self.name = dataset, dataset.name
-        self._free = [column for column, name in enumerate(dataset.factor_names) if name not in frozen]
-        require(bool(self._free), f"every factor of {dataset.name} is frozen: leave at least one free")
-        self._values = np.array([frozen.get(name, 0) for name in dataset.factor_names], np.int64)
+        self._free = [column for column, name in enumerate(dataset.factor_names) if name not in fixed]
+        require(bool(self._free), f"every factor of {dataset.name} is fixed: leave at least one free")
+        self._values = np.array([fixed.get(name, 0) for name in dataset.factor_names], np.int64)
         names = [dataset.factor_names[column] for column in self._free]
         super().__init__(StateSpace(names, [dataset.factor_sizes[column] for column in self._free]))
-        held = ",".join(f"{name}={value}" for name, value in sorted(frozen.items()))
+        held = ",".join(f"{name}={value}" for name, value in sorted(fixed.items()))
         self.version = f"{dataset.version}[{held}]"
 
     @property

@@ -226,7 +226,7 @@ CATALOGUE = {
         "testing, packed or not; they are put in the order of the factors. Of the two cameras the first is used, as "
         "disentanglement_lib does. Toy 3 of the animals and toy 3 of the cars have nothing in common, which is why its "
         "tables leave `instance` out; here it is a factor like others, so that the images are a grid, and "
-        "`--data.frozen instance=0` keeps one toy of each kind. Training and testing have five toys of each kind each: "
+        "`--data.fixed instance=0` keeps one toy of each kind. Training and testing have five toys of each kind each: "
         "with one of the two there, `instance` has five values.",
     ),
     "celeba": Entry(
@@ -238,7 +238,7 @@ CATALOGUE = {
         source="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
         citation="Liu, Luo, Wang and Tang, Deep Learning Face Attributes in the Wild, ICCV 2015",
         use="unweave train rooms-cpu-long --run runs/celeba --data.folder data/celeba/img_align_celeba.zip "
-        "--data.labels data/celeba/list_attr_celeba.txt --data.fit celeba_128",
+        "--data.labels data/celeba/list_attr_celeba.txt --data.crop celeba_128",
         files=(  # TensorFlow Datasets, datasets/celeb_a/checksums.tsv
             Remote(
                 "img_align_celeba.zip",
@@ -254,9 +254,9 @@ CATALOGUE = {
             ),
         ),
         layout="A zip or folder of the aligned pictures, and a table of attributes: `list_attr_celeba.txt`, or "
-        "Kaggle's `list_attr_celeba.csv`. `--data.fit celeba_128` takes the square of 128 px around (89, 121), columns "
-        "25 to 152 and rows 57 to 184, as D2C and DiffAE do; `--data.fit celeba_96` what remains when the picture is "
-        "made 96 px wide and its middle 64 px are taken, as DisDiff and EncDiff do for TAD: columns 29.7 to 148.3, "
+        "Kaggle's `list_attr_celeba.csv`. `--data.crop celeba_128` takes the square of 128 px around (89, 121), "
+        "columns 25 to 152 and rows 57 to 184, as D2C and DiffAE do; `--data.crop celeba_96` what remains when the "
+        "picture is made 96 px wide and its middle 64 px are taken, as DisDiff and EncDiff do for TAD: columns 29.7 to 148.3, "
         "rows 48.4 to 167.7. Under both, pictures of another size than 178 x 218 are skipped.",
         labels="40 attributes, -1 or 1",
         by_hand="open https://drive.google.com/drive/folders/0B7EVK8r0v71pWEZsZE9oNnFzTm8 and download "

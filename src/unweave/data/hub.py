@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from unweave.data.pictures import Fit, Pictures, read_picture, walk
+from unweave.data.pictures import Crop, Pictures, read_picture, walk
 from unweave.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def _is_saved(path: Path) -> bool:
 class HubSource(Pictures):
     """The one column of pictures of a Hugging Face data set; the numbers in the other columns are labels."""
 
-    def __init__(self, what: str, size: int, fit: Fit):
+    def __init__(self, what: str, size: int, crop: Crop):
         dataset = _load(what)
         from datasets import Image
 
         column = _picture_column(dataset, what)
         name = Path(parse(what).place).name
-        super().__init__(name, size, fit, dataset._fingerprint)
+        super().__init__(name, size, crop, dataset._fingerprint)
         self.column = column
         self.pictures = dataset.select_columns([column]).cast_column(column, Image(decode=False))
         self.columns = dataset.remove_columns([column]).with_format("arrow")[:]
@@ -93,9 +93,9 @@ class HubSource(Pictures):
         """One picture, of the bytes in its row or the file that the row names; nothing is fetched."""
         found = self.pictures[index][self.column] or {}
         if found.get("bytes") is not None:
-            return read_picture(io.BytesIO(found["bytes"]), self.image_shape[0], self.fit)
+            return read_picture(io.BytesIO(found["bytes"]), self.image_shape[0], self.crop)
         if found.get("path"):
-            return read_picture(Path(found["path"]), self.image_shape[0], self.fit)
+            return read_picture(Path(found["path"]), self.image_shape[0], self.crop)
         raise ValueError("empty")
 
 

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from unweave.data.store import Skipped, file_identity, fingerprint
 from unweave.errors import UserError, require
 
-Fit = Literal["crop", "pad", "stretch", "celeba_128", "celeba_96"]
+Crop = Literal["center", "pad", "stretch", "celeba_128", "celeba_96"]
 CELEBA = (178, 218)  # width and height of its aligned pictures
 CELEBA_BOXES = {  # left, top, right, bottom of what is kept of them
     "celeba_128": (25, 57, 153, 185),  # 128 px around (89, 121), as D2C and DiffAE
@@ -35,7 +35,7 @@ MOST_THREADS = 8  # each has a whole picture in memory
 AT_ONCE = 64  # pictures held as files while they wait to be decoded
 
 
-def read_picture(file: Path | IO[bytes], size: int, fit: Fit) -> np.ndarray:
+def read_picture(file: Path | IO[bytes], size: int, crop: Crop) -> np.ndarray:
     """One picture file as uint8 (size, size, 3): upright by its EXIF, its first frame, transparent parts on white.
 
     Raises `ValueError`, with a reason a person can act on, for anything that is no picture or a damaged one.
@@ -45,7 +45,7 @@ def read_picture(file: Path | IO[bytes], size: int, fit: Fit) -> np.ndarray:
             width, height = picture.size
             if width * height > MOST_PIXELS:
                 raise ValueError(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
-            return fitted(_as_rgb(ImageOps.exif_transpose(picture)), size, fit)
+            return fitted(_as_rgb(ImageOps.exif_transpose(picture)), size, crop)
     except Image.UnidentifiedImageError:
         raise ValueError("not a picture") from None
     except Image.DecompressionBombError:
@@ -75,22 +75,22 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def fitted(picture: Image.Image, size: int, fit: Fit) -> np.ndarray:
+def fitted(picture: Image.Image, size: int, crop: Crop) -> np.ndarray:
     """An RGB picture as uint8 (size, size, 3). `crop` keeps the middle square, `pad` the whole on black bars,
     `stretch` the whole at another aspect; the others a rectangle of `CELEBA_BOXES`.
 
     Raises `ValueError` for a picture that has another size than CelebA's where its rectangles are asked for.
     """
     square = (size, size)
-    if fit in CELEBA_BOXES:
+    if crop in CELEBA_BOXES:
         if picture.size != CELEBA:
-            raise ValueError("{} x {} pixels, where data.fit {} takes 178 x 218".format(*picture.size, fit))
-        return np.asarray(picture.resize(square, Image.Resampling.LANCZOS, CELEBA_BOXES[fit]))
+            raise ValueError("{} x {} pixels, where data.crop {} takes 178 x 218".format(*picture.size, crop))
+        return np.asarray(picture.resize(square, Image.Resampling.LANCZOS, CELEBA_BOXES[crop]))
     if picture.size == square:
         return np.asarray(picture)
-    if fit == "crop":
+    if crop == "center":
         return np.asarray(ImageOps.fit(picture, square, Image.Resampling.LANCZOS))
-    if fit == "pad":
+    if crop == "pad":
         return np.asarray(ImageOps.pad(picture, square, Image.Resampling.LANCZOS, color="black"))
     return np.asarray(picture.resize(square, Image.Resampling.LANCZOS))
 
@@ -103,11 +103,11 @@ class Pictures(ABC):
     columns: pa.Table | None = None
     """What is told of them where they come from, a row per picture; the numbers in it become labels."""
 
-    def __init__(self, name: str, size: int, fit: Fit, key: object):
+    def __init__(self, name: str, size: int, crop: Crop, key: object):
         self.name = name
         self.image_shape = (size, size, 3)
-        self.fit: Fit = fit
-        self.version = fingerprint(key, size, fit)
+        self.crop: Crop = crop
+        self.version = fingerprint(key, size, crop)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -152,11 +152,11 @@ def _attempt(read: Callable[[], np.ndarray]) -> np.ndarray | str:
 class _Files(Pictures):
     """What folders and zips share: names in one order, each read on its own."""
 
-    def __init__(self, path: Path, names: list[str], size: int, fit: Fit, key: object):
+    def __init__(self, path: Path, names: list[str], size: int, crop: Crop, key: object):
         require(
             len(names) > 0, f"{path} has no pictures: looked for {', '.join(ENDINGS)} in it and in the folders inside"
         )
-        super().__init__(path.name, size, fit, key)
+        super().__init__(path.name, size, crop, key)
         self.path, self.names = path, names
 
     def __len__(self) -> int:
@@ -179,16 +179,16 @@ class FolderSource(_Files):
     A folder that may not be read stands among them as a picture that cannot be read.
     """
 
-    def __init__(self, path: Path, size: int, fit: Fit):
+    def __init__(self, path: Path, size: int, crop: Crop):
         self.closed: dict[str, str] = {}
         names = sorted([*walk(path, self.closed), *self.closed])
-        super().__init__(path, names, size, fit, str([file_identity(path / name) for name in names]))
+        super().__init__(path, names, size, crop, str([file_identity(path / name) for name in names]))
 
     def picture(self, index: int) -> np.ndarray:
         name = self.names[index]
         if name in self.closed:
             raise ValueError(f"a folder: {self.closed[name]}")
-        return read_picture(self.path / name, self.image_shape[0], self.fit)
+        return read_picture(self.path / name, self.image_shape[0], self.crop)
 
 
 def walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
@@ -223,14 +223,14 @@ def is_picture(name: str) -> bool:
 class ZipSource(_Files):
     """The pictures of a zip, in alphabetical order. Nothing is unpacked: paths in it lead nowhere."""
 
-    def __init__(self, path: Path, size: int, fit: Fit):
+    def __init__(self, path: Path, size: int, crop: Crop):
         try:
             self.archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"{path} is no zip that can be read ({error}): get it again") from None
         members = {item.filename: item for item in self.archive.infolist() if is_picture(item.filename)}
         names = sorted(members)
-        super().__init__(path, names, size, fit, str([(name, members[name].CRC) for name in names]))
+        super().__init__(path, names, size, crop, str([(name, members[name].CRC) for name in names]))
 
     def picture(self, index: int) -> np.ndarray:
         archive, name = self.archive, self.names[index]
@@ -238,7 +238,7 @@ class ZipSource(_Files):
             raise ValueError(f"{archive.getinfo(name).file_size:,} bytes unpacked, more than {MOST_BYTES:,}")
         try:
             with archive.open(name) as file:
-                return read_picture(file, self.image_shape[0], self.fit)
+                return read_picture(file, self.image_shape[0], self.crop)
         except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             raise ValueError(str(error)) from None  # damaged, encrypted, or packed in a way that is not known
 
@@ -246,9 +246,9 @@ class ZipSource(_Files):
 class ArraySource:
     """A uint8 array (n, H, W), (n, H, W, 1) or (n, H, W, 3) of an .npy file, or of an .npz with one such array."""
 
-    def __init__(self, path: Path, size: int, fit: Fit):
+    def __init__(self, path: Path, size: int, crop: Crop):
         self.path, self.name = path, path.name
-        self.fit: Fit = fit
+        self.crop: Crop = crop
         self.image_shape = (size, size, 3)
         self.array = _read_array(path)
         shape = self.array.shape
@@ -262,19 +262,19 @@ class ArraySource:
         )
         aligned = shape[2:0:-1] == CELEBA
         require(
-            aligned or fit not in CELEBA_BOXES,
-            f"{path} has an array of shape {shape}: data.fit {fit} takes images of 178 x 218 pixels",
+            aligned or crop not in CELEBA_BOXES,
+            f"{path} has an array of shape {shape}: data.crop {crop} takes images of 178 x 218 pixels",
         )
-        self.version = fingerprint(*file_identity(path), size, fit)
+        self.version = fingerprint(*file_identity(path), size, crop)
 
     def __len__(self) -> int:
         return len(self.array)
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
-        return resized(np.asarray(self.array[start:stop]), self.image_shape[0], self.fit), []
+        return resized(np.asarray(self.array[start:stop]), self.image_shape[0], self.crop), []
 
 
-def resized(images: np.ndarray, size: int, fit: Fit = "stretch") -> np.ndarray:
+def resized(images: np.ndarray, size: int, crop: Crop = "stretch") -> np.ndarray:
     """uint8 images (n, H, W), (n, H, W, 1) or (n, H, W, 3) as (n, size, size, 3).
 
     Where they are a whole number of times as large, a pixel is the mean of those it covers.
@@ -287,7 +287,7 @@ def resized(images: np.ndarray, size: int, fit: Fit = "stretch") -> np.ndarray:
         images = ((sums + times**2 // 2) // times**2).astype(np.uint8)
         return np.repeat(images, 3, axis=3) if channels == 1 else images
     rgb = np.repeat(images, 3, axis=3) if channels == 1 else images
-    found = [fitted(Image.fromarray(image), size, fit) for image in rgb]
+    found = [fitted(Image.fromarray(image), size, crop) for image in rgb]
     return np.stack(found) if found else np.zeros((0, size, size, 3), np.uint8)
 
 

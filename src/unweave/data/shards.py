@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unweave.data.cache import store_path
-from unweave.data.pictures import MOST_BYTES, Fit, Pictures, is_picture, read_picture, walk
+from unweave.data.pictures import MOST_BYTES, Crop, Pictures, is_picture, read_picture, walk
 from unweave.data.store import REMEDY, file_identity, only_one
 from unweave.errors import UserError, require
 from unweave.files import write_atomically
@@ -74,9 +74,9 @@ class ShardSource(Pictures):
     """The pictures of tar shards, shard by shard in the order of each; `.cls` and the numbers in `.json` are labels."""
 
     def __init__(
-        self, shards: Sequence[Path], name: str, size: int, fit: Fit, folder: Path, say: Callable[[str], None]
+        self, shards: Sequence[Path], name: str, size: int, crop: Crop, folder: Path, say: Callable[[str], None]
     ):
-        super().__init__(name, size, fit, [file_identity(shard) for shard in shards])
+        super().__init__(name, size, crop, [file_identity(shard) for shard in shards])
         index = _open_index(shards, name, store_path(folder, name, size, self.version), say)
         self.shards = shards
         self.shard_of = index["shard"].to_numpy()
@@ -110,7 +110,7 @@ class ShardSource(Pictures):
                 if reason or name != found:
                     yield partial(_refuse, reason or "damaged in the archive")
                 else:
-                    yield partial(read_picture, io.BytesIO(content), self.image_shape[0], self.fit)
+                    yield partial(read_picture, io.BytesIO(content), self.image_shape[0], self.crop)
                     found, content = next(contents, NOTHING)
             start = stop
 

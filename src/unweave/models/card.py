@@ -81,7 +81,7 @@ def _data(trained_on: DataConfig | None) -> str:
         return "images that this folder does not name"
     if trained_on.folder:
         return f"images of {Path(trained_on.folder).name}"
-    held = f", with {', '.join(trained_on.frozen)}" if trained_on.frozen else ""
+    held = f", with {', '.join(trained_on.fixed)}" if trained_on.fixed else ""
     return f"{trained_on.name}, drawn by unweave{held}"
 
 

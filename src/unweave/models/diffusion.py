@@ -82,9 +82,9 @@ class DiffusionModel(nn.Module):
         error = (prediction - target).abs() if power == 1 else (prediction - target).square()
         loss = (self.schedule.loss_weight(times, power) * error).mean()
         parts = {"loss": loss, "lambda": pulled.weight.mean(), "pull_distance": pulled.distance.mean()}
-        if self.config.encoder.kl:
+        if self.config.encoder.beta:
             parts["kl"] = cost.mean()
-            loss = loss + self.config.encoder.kl_at(progress) * cost.mean() / latents[0].numel()
+            loss = loss + self.config.encoder.beta_at(progress) * cost.mean() / latents[0].numel()
         return Losses(loss, {name: part.detach() for name, part in parts.items()})
 
     @property

@@ -2,7 +2,7 @@
 
 n images, B batch, N units, D token width, K the most Gaussians a unit may have, S width of what is clustered, M bins.
 
-The principled mode follows section 5.6 as corrected by 5.6a; the official one repeats the published arithmetic, whose
+The corrected mode follows section 5.6 as corrected by 5.6a; the published one repeats the published arithmetic, whose
 pull is 0 on ReLU tokens (section 0.1).
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unweave.config import AnchorConfig
 from unweave.errors import require
-from unweave.nn import official_anchors
+from unweave.nn import published_anchors
 from unweave.nn.growth import grow, regroup
 from unweave.nn.mixture import HeldPoints, Mixture, Reduce
 
@@ -72,7 +72,7 @@ class Anchors(nn.Module):
 
     @property
     def _on_tokens(self) -> bool:
-        return self.config.mode == "official" or self.config.space == "token"
+        return self.config.mode == "published" or self.config.space == "token"
 
     @property
     def num_alive(self) -> Tensor:
@@ -102,8 +102,8 @@ class Anchors(nn.Module):
         require(not bad, f"unit {bad[0] if bad else ''} has scalars that are not finite: the anchors cannot be fitted")
         if self.config.mode == "off":
             return
-        if self.config.mode == "official":
-            found = official_anchors.fit(self._as_exported(token_fn(scalars)), self.config.k_max, seed)
+        if self.config.mode == "published":
+            found = published_anchors.fit(self._as_exported(token_fn(scalars)), self.config.k_max, seed)
             self._store(found.mixture, found.high.unsqueeze(1).expand_as(self.centre), found.high - found.low)
             return
         values, counts = bins(scalars, reduce)  # (N, M) each
@@ -140,7 +140,7 @@ class Anchors(nn.Module):
         if self.config.mode == "off" or not self.fitted:
             zero = torch.zeros_like(scalars)
             return Pulled(tokens, zero.long(), zero, zero)
-        if self.config.mode == "official":
+        if self.config.mode == "published":
             return self._pull_as_published(tokens, by_batch=self.training)
         if self._on_tokens:
             return self._pull_tokens(tokens)
@@ -154,8 +154,8 @@ class Anchors(nn.Module):
         """
         if self.config.mode == "off" or not self.fitted:
             return torch.zeros(*scalars.shape, self.config.k_max, dtype=torch.float64, device=scalars.device)
-        if self.config.mode == "official":
-            places = official_anchors.normalise(tokens, *self._extremes(tokens)).double()
+        if self.config.mode == "published":
+            places = published_anchors.normalise(tokens, *self._extremes(tokens)).double()
         elif self._on_tokens:
             places = self._principal(tokens.double() - self.centre)
         else:
@@ -168,7 +168,7 @@ class Anchors(nn.Module):
     ) -> Tensor:
         """Tokens (num, D) of a unit drawn from one of its Gaussians made `spread` times as wide, 0 for its mean.
 
-        They are pulled as those of images are, except in the official mode, where sampling knows no anchors. Raises
+        They are pulled as those of images are, except in the published mode, where sampling knows no anchors. Raises
         `UserError` for a unit or a Gaussian that there is not.
         """
         self.require_unit(unit)
@@ -179,9 +179,9 @@ class Anchors(nn.Module):
         away = torch.linalg.solve(self.factors[unit, gaussian].T, drawn.T).T
         place = self.means[unit, gaussian] + spread * away  # (num, S)
         scale, centre = self.scale[unit], self.centre[unit]
-        if self.config.mode == "official":
+        if self.config.mode == "published":
             low, high = centre[:1] - scale, centre[:1]
-            return official_anchors.denormalise(place.unsqueeze(1), low, high).squeeze(1).float()
+            return published_anchors.denormalise(place.unsqueeze(1), low, high).squeeze(1).float()
         num_units = len(self.scale)
         if self._on_tokens:
             tokens = (place * scale @ self.basis[unit].T + centre).float()
@@ -227,7 +227,7 @@ class Anchors(nn.Module):
         return torch.einsum("bnd,nds->bns", centred, self.basis) / self.scale.unsqueeze(1)
 
     def _extremes(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the largest number (N,) in each unit's tokens, over the images of the official fit."""
+        """The least and the largest number (N,) in each unit's tokens, over the images of the published fit."""
         high = self.centre[:, 0].to(tokens.dtype)
         return high - self.scale.to(tokens.dtype), high
 
@@ -241,7 +241,7 @@ class Anchors(nn.Module):
             low, high = tokens.amin((0, 2)), tokens.amax((0, 2))  # (N,)
         else:
             low, high = self._extremes(tokens)
-        normalised = official_anchors.normalise(tokens.detach(), low.detach(), high.detach())
+        normalised = published_anchors.normalise(tokens.detach(), low.detach(), high.detach())
         index = nearest(self._mixture, normalised.double())
         units = torch.arange(len(self.scale), device=index.device)
         anchor = self.means[units, index].to(tokens.dtype)  # still in the normalised space
@@ -256,7 +256,7 @@ class Anchors(nn.Module):
         """Tokens (n, N, D) as the published fit gets them: pulled by the anchors before it, a batch at a time."""
         if not self.fitted:
             return tokens
-        parts = tokens.split(official_anchors.BATCH)
+        parts = tokens.split(published_anchors.BATCH)
         return torch.cat([self._pull_as_published(part, by_batch=True).tokens for part in parts])
 
 
@@ -296,7 +296,7 @@ def bins(scalars: Tensor, reduce: Reduce | None = None) -> tuple[Tensor, Tensor]
 
 
 def _cluster_width(config: AnchorConfig, token_dim: int) -> int:
-    if config.mode == "official":
+    if config.mode == "published":
         return token_dim
     return min(TOKEN_DIMS, token_dim) if config.space == "token" else 1
 

@@ -92,7 +92,7 @@ class FeatureExtractor(nn.Module):
         layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
         self.head = nn.Sequential(*layers[:-1])  # the scalars themselves have no activation
         self.levels, self.num_units = config.levels, config.num_units
-        self.log_variance = nn.Linear(widths[-2], config.num_units) if config.kl else None
+        self.log_variance = nn.Linear(widths[-2], config.num_units) if config.beta else None
         if self.log_variance is not None:
             nn.init.zeros_(self.log_variance.weight)
             nn.init.constant_(self.log_variance.bias, FIRST_LOG_VARIANCE)

@@ -178,7 +178,7 @@ def _facts(studio: Studio) -> list[tuple[str, str]]:
         ("anchors", f"{config.anchors.mode}, {int(model.anchors.num_alive.sum())} in use"),
     ]
     if model.trained_on:
-        held = f", held: {', '.join(model.trained_on.frozen)}" if model.trained_on.frozen else ""
+        held = f", held: {', '.join(model.trained_on.fixed)}" if model.trained_on.fixed else ""
         facts.insert(0, ("trained on", (model.trained_on.folder or model.trained_on.name + held)))
     if history:
         text = f"{history['images']:,} images in {history['step']:,} steps, {clock(history['seconds'])}"

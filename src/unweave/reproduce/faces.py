@@ -4,7 +4,7 @@ Each attribute is a factor with values of two kinds and none between: over all h
 as they are a circle. Shape and angle are always the same.
 
 list_attr_celeba.txt   the number of pictures, names of attributes, then -1 or 1 for each
-img_align_celeba.zip   pictures of 178 x 218 px; what `data.fit celeba_128` takes of them is the room
+img_align_celeba.zip   pictures of 178 x 218 px; what `data.crop celeba_128` takes of them is the room
 """
 
 import io

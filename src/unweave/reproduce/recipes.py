@@ -107,15 +107,15 @@ def methods(scale: Scale, table: Table, name: str, out: Path) -> dict[str, Metho
     full = scale.name == "full"
     rows = _published(name) if full else _small(scale.name, table, _small_data(scale.name, name, out))
     if table != "ablation":
-        kept = ("dyga", "encdiff") if scale.name == "tiny" else ("dyga", "dyga-official", "encdiff")
+        kept = ("dyga", "encdiff") if scale.name == "tiny" else ("dyga", "dyga-published", "encdiff")
         return {row: rows[row] for row in kept}
-    return _ablation(rows, "" if full else "unet-", ("dyga", "dyga-official") if full else ("dyga",))
+    return _ablation(rows, "" if full else "unet-", ("dyga", "dyga-published") if full else ("dyga",))
 
 
 def _published(name: str) -> dict[str, Method]:
     found = {
-        "dyga": Method("DyGA and Skip Dropout, principled anchors", PRESETS[f"dyga-{name}"].config, OURS),
-        "dyga-official": Method("as published, anchors too", PRESETS[f"dyga-{name}-official"].config, OURS),
+        "dyga": Method("DyGA and Skip Dropout, corrected anchors", PRESETS[f"dyga-{name}"].config, OURS),
+        "dyga-published": Method("as published, anchors too", PRESETS[f"dyga-{name}-published"].config, OURS),
         "encdiff": Method("EncDiff", PRESETS[f"encdiff-{name}"].config, ENCDIFF, "scalars"),
     }
     if name != "celeba":
@@ -145,7 +145,7 @@ def _ablation(rows: dict[str, Method], prefix: str, pulled: tuple[str, ...]) -> 
         f"{prefix}skip-dropout": Method("Skip Dropout alone", without(base, True, False)),
     }
     for row in pulled:
-        kind = "published anchors" if row == "dyga-official" else "principled anchors"
+        kind = "published anchors" if row == "dyga-published" else "corrected anchors"
         found[f"{prefix}{row}-alone"] = Method(f"{kind} alone", without(rows[row].config, False, True))
         found[f"{prefix}{row}"] = rows[row]._replace(title=f"{kind} and Skip Dropout", printed="")
     return found
@@ -156,10 +156,10 @@ def _small_data(scale: ScaleName, name: str, out: Path) -> DataConfig:
     if name == "faces":
         folder = out / "faces"
         return DataConfig(
-            folder=str(folder / FACES), labels=str(folder / ATTRIBUTES), fit="celeba_128", held_out=0.1, cache=cache
+            folder=str(folder / FACES), labels=str(folder / ATTRIBUTES), crop="celeba_128", held_out=0.1, cache=cache
         )
     held = ("floor_hue=0", "object_hue=2", "orientation=7", *(("wall_hue=5",) if scale == "tiny" else ()))
-    return DataConfig("rooms", frozen=held, held_out=0.1, cache=cache)
+    return DataConfig("rooms", fixed=held, held_out=0.1, cache=cache)
 
 
 SMALL_VQ = VQConfig(channels=(8, 16, 16, 32), num_res_blocks=1, codebook_size=128, norm_groups=4)
@@ -214,12 +214,12 @@ def _small(scale: ScaleName, table: Table, data: DataConfig) -> dict[str, Method
             cache_latents=True,
         ),
     )
-    official = replace(base.model.anchors, mode="official", max_points=300)
+    published = replace(base.model, anchors=replace(base.model.anchors, mode="published", max_points=300))
     encoder = replace(base.model.encoder, trunk="residual", unit_activation="elu", hidden=())
-    plain = replace(base.model, encoder=encoder, anchors=replace(official, mode="off"))
+    plain = replace(base.model, encoder=encoder, anchors=replace(base.model.anchors, mode="off", max_points=300))
     return {
-        "dyga": Method("DyGA, principled anchors", base),
-        "dyga-official": Method("DyGA, published anchors", replace(base, model=replace(base.model, anchors=official))),
+        "dyga": Method("DyGA, corrected anchors", base),
+        "dyga-published": Method("DyGA, published anchors", replace(base, model=published)),
         "encdiff": Method("EncDiff", replace(base, model=plain), "", "scalars"),
     }
 

@@ -132,7 +132,7 @@ class Session:
             f"the file has {size / 2**20:.1f} MB: at most {MOST_BYTES // 2**20} are taken; make it smaller",
         )
         try:
-            return read_picture(Path(path), self.model.config.image_size, "crop")
+            return read_picture(Path(path), self.model.config.image_size, "center")
         except ValueError as error:
             raise UserError(
                 f"this cannot be used: {error}. Take a PNG, JPEG or WebP of at most {MOST_PIXELS // 10**6} megapixels"
