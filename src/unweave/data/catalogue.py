@@ -256,8 +256,8 @@ CATALOGUE = {
         layout="A zip or folder of the aligned pictures, and a table of attributes: `list_attr_celeba.txt`, or "
         "Kaggle's `list_attr_celeba.csv`. `--data.crop celeba_128` takes the square of 128 px around (89, 121), "
         "columns 25 to 152 and rows 57 to 184, as D2C and DiffAE do; `--data.crop celeba_96` what remains when the "
-        "picture is made 96 px wide and its middle 64 px are taken, as DisDiff and EncDiff do for TAD: columns 29.7 to 148.3, "
-        "rows 48.4 to 167.7. Under both, pictures of another size than 178 x 218 are skipped.",
+        "picture is made 96 px wide and its middle 64 px are taken, as DisDiff and EncDiff do for TAD: columns 29.7 to "
+        "148.3, rows 48.4 to 167.7. Under both, pictures of another size than 178 x 218 are skipped.",
         labels="40 attributes, -1 or 1",
         by_hand="open https://drive.google.com/drive/folders/0B7EVK8r0v71pWEZsZE9oNnFzTm8 and download "
         "Img/img_align_celeba.zip and Anno/list_attr_celeba.txt. Where its quota is used up, "
