@@ -158,7 +158,7 @@ def selectivity(model: DiffusionModel, images: np.ndarray, others: np.ndarray, s
 
 def measure(model: DiffusionModel, dataset: FactorDataset) -> dict[str, Any]:
     """Scores by labels, and signals that need none."""
-    scalars = scalars_of(model.encoder, dataset, np.arange(len(dataset)), "encoding", quiet=True)
+    scalars = scalars_of(model, dataset, np.arange(len(dataset)), "encoding", quiet=True)
     rng = np.random.default_rng(0)
     images, others = (dataset.images(rng.integers(len(dataset), size=64)) for _ in range(2))
     spread = np.maximum(scalars.std(0), 1e-6)

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unweave.errors import UserError
     from unweave.estimator import UnitEncoder
-    from unweave.models.diffusion import Codes, DiffusionModel
+    from unweave.models.base import Codes, UnitModel
+    from unweave.models.diffusion import DiffusionModel
     from unweave.models.folder import load
 
 __version__ = version("unweave")
 
-__all__ = ["Codes", "DiffusionModel", "UnitEncoder", "UserError", "load"]
+__all__ = ["Codes", "DiffusionModel", "UnitEncoder", "UnitModel", "UserError", "load"]
 
 _HOMES = {
-    "Codes": "models.diffusion",
+    "Codes": "models.base",
     "DiffusionModel": "models.diffusion",
     "UnitEncoder": "estimator",
+    "UnitModel": "models.base",
     "UserError": "errors",
     "load": "models.folder",
 }

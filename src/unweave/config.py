@@ -4,8 +4,9 @@ The line under a field is its help text on the command line. Validation happens 
 that exists is a config that can be used. Defaults are those of the published Shapes3D run.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from unweave.errors import require
 
@@ -113,13 +114,11 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """Feature extractor: image -> `num_units` scalars -> as many tokens (method section 2)."""
+class ExtractorConfig:
+    """Convolutions and fully connected layers: image -> `num_units` scalars (method section 2)."""
 
     num_units: int = 20
     """N, the number of latent units."""
-    token_dim: int = 32
-    """D, the width of a unit's token."""
     channels: tuple[int, ...] = (64, 128, 256, 256, 256)
     """Output channels of the convolutions; each after the first halves the width."""
     stem_kernel: int = 7
@@ -131,6 +130,26 @@ class EncoderConfig:
     convolution but one has no ReLU and two residual blocks follow."""
     hidden: tuple[int, ...] = (4096, 256)
     """Widths of the fully connected layers between the convolutions and the scalars."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_units", "stem_kernel", "stem_stride"):
+            require(getattr(self, name) >= 1, f"encoder.{name} is {getattr(self, name)}: must be at least 1")
+        require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
+        require(
+            self.trunk == "plain" or len(self.channels) >= 2,
+            f"encoder.trunk `residual` with encoder.channels {self.channels}: name at least two convolutions",
+        )
+        for name in ("channels", "hidden"):
+            widths = getattr(self, name)
+            require(all(width >= 1 for width in widths), f"encoder.{name} is {widths}: all must be at least 1")
+
+
+@dataclass(frozen=True)
+class EncoderConfig(ExtractorConfig):
+    """Feature extractor: image -> `num_units` scalars -> as many tokens (method section 2)."""
+
+    token_dim: int = 32
+    """D, the width of a unit's token."""
     unit_hidden: tuple[int, ...] = (256, 512)
     """Widths of each unit's own MLP from scalar to token."""
     unit_activation: Literal["relu", "elu"] = "relu"
@@ -150,15 +169,8 @@ class EncoderConfig:
     were rounded (finite scalar quantisation, Mentzer et al. 2024). 0 leaves the scalars alone."""
 
     def __post_init__(self) -> None:
-        require(self.num_units >= 1, f"encoder.num_units is {self.num_units}: must be at least 1")
+        super().__post_init__()
         require(self.token_dim >= 1, f"encoder.token_dim is {self.token_dim}: must be at least 1")
-        require(self.stem_kernel >= 1, f"encoder.stem_kernel is {self.stem_kernel}: must be at least 1")
-        require(self.stem_stride >= 1, f"encoder.stem_stride is {self.stem_stride}: must be at least 1")
-        require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
-        require(
-            self.trunk == "plain" or len(self.channels) >= 2,
-            f"encoder.trunk `residual` with encoder.channels {self.channels}: name at least two convolutions",
-        )
         for name in ("beta", "beta_initial"):
             require(getattr(self, name) >= 0, f"encoder.{name} is {getattr(self, name)}: must not be negative")
         require(
@@ -174,9 +186,10 @@ class EncoderConfig:
             0 < self.beta_annealing <= 1,
             f"encoder.beta_annealing is {self.beta_annealing}: choose above 0, 1 at most",
         )
-        for name in ("channels", "hidden", "unit_hidden"):
-            widths = getattr(self, name)
-            require(all(width >= 1 for width in widths), f"encoder.{name} is {widths}: all must be at least 1")
+        require(
+            all(width >= 1 for width in self.unit_hidden),
+            f"encoder.unit_hidden is {self.unit_hidden}: all must be at least 1",
+        )
 
     def beta_at(self, progress: float) -> float:
         """Beta when `progress`, 0 to 1, of a run is done."""
@@ -328,9 +341,22 @@ class AnchorConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(ABC):
+    """What the options of every model with units share. Its kinds are the rows of `MODELS`."""
+
     image_size: int = 64
     """Height and width of the images in pixels."""
+
+    @property
+    @abstractmethod
+    def num_units(self) -> int:
+        """N, the number of latent units."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(ModelConfig):
+    """DyGA, and EncDiff without its anchors and Skip Dropout (Jun et al. 2025; Yang et al. 2024)."""
+
     loss: Literal["l1", "l2"] = "l1"
     """Distance between the denoiser's prediction and its target."""
     denoiser: Literal["unet", "transformer"] = "unet"
@@ -366,9 +392,70 @@ class ModelConfig:
             )
 
     @property
+    def num_units(self) -> int:
+        return self.encoder.num_units
+
+    @property
     def latent_size(self) -> int:
         """Height and width of the latents."""
         return self.image_size // self.tokenizer.downsample
+
+
+@dataclass(frozen=True)
+class VAEConfig(ModelConfig):
+    """A variational auto-encoder with a penalty on its codes: beta-VAE, beta-TCVAE, FactorVAE or DIP-VAE."""
+
+    penalty: Literal["beta_vae", "beta_tcvae", "factor_vae", "dip_vae"] = "beta_vae"
+    """What is added to the evidence lower bound: more of the divergence from the prior (`beta_vae`, Higgins et al.
+    2017), the total correlation estimated from the batch (`beta_tcvae`, Chen et al. 2018) or by a discriminator
+    (`factor_vae`, Kim and Mnih 2018), or the distance of the covariance from the identity (`dip_vae`, DIP-VAE-II, Kumar
+    et al. 2018)."""
+    weight: float = 4.0
+    """Weight of the penalty: beta of beta-VAE and beta-TCVAE (1 is a plain VAE), gamma of FactorVAE, lambda of DIP-VAE
+    (0 is a plain VAE)."""
+    encoder: ExtractorConfig = field(default_factory=ExtractorConfig)
+    decoder_hidden: tuple[int, ...] = (256,)
+    """Widths of the fully connected layers between the units and the transposed convolutions."""
+    decoder_channels: tuple[int, ...] = (64, 64, 32, 32)
+    """Input channels of the transposed convolutions; each doubles the width, the last gives the image."""
+    discriminator_widths: tuple[int, ...] = (1000,) * 6
+    """Widths of the hidden layers of FactorVAE's discriminator."""
+    discriminator_lr_ratio: float = 1.0
+    """Learning rate of the discriminator, in units of train.lr."""
+
+    def __post_init__(self) -> None:
+        least = 1 if self.penalty in ("beta_vae", "beta_tcvae") else 0
+        require(self.weight >= least, f"model.weight is {self.weight}: {self.penalty} needs at least {least}")
+        for name in ("decoder_hidden", "decoder_channels", "discriminator_widths"):
+            widths = getattr(self, name)
+            require(all(width >= 1 for width in widths), f"model.{name} is {widths}: all must be at least 1")
+        levels = len(self.decoder_channels)
+        require(levels >= 1, "model.decoder_channels is empty: name at least one transposed convolution")
+        require(
+            self.image_size % 2**levels == 0,
+            f"model.decoder_channels has {levels} layers: {self.image_size} px cannot be halved {levels} times",
+        )
+        ratio = self.discriminator_lr_ratio
+        require(ratio > 0, f"model.discriminator_lr_ratio is {ratio}: must be positive")
+
+    @property
+    def num_units(self) -> int:
+        return self.encoder.num_units
+
+
+class Kind(NamedTuple):
+    """A family of models with units."""
+
+    options: type[ModelConfig]
+    model: str
+    """The module and the class of its network, which is imported when a model is built."""
+
+
+MODELS = {
+    "diffusion": Kind(DiffusionConfig, "unweave.models.diffusion.DiffusionModel"),
+    "vae": Kind(VAEConfig, "unweave.models.vae.VAE"),
+}
+"""By the name that saved files have for it."""
 
 
 Solver = Literal["ddim", "dpm"]
@@ -473,17 +560,17 @@ class TrainConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that defines a run."""
+    """All that defines a run of a model with units."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=DiffusionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        kind = self.model.tokenizer.kind
+        kind = self.model.tokenizer.kind if isinstance(self.model, DiffusionConfig) else "none"
         require(
             kind == "vq" or not self.train.cache_latents,
-            f"train.cache_latents is for the tokenizer `vq`: `{kind}` encodes faster than a file is read",
+            f"train.cache_latents is for the tokenizer `vq`, which is slow to encode: this one is `{kind}`",
         )
 
 

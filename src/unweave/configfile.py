@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from unweave.config import MODELS, ModelConfig
 from unweave.errors import UserError, require
 
 T = TypeVar("T")
@@ -25,8 +26,15 @@ RENAMED_VALUES = {
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as nested dicts of JSON values."""
-    return dataclasses.asdict(config)
+    """A config dataclass as nested dicts of JSON values; the options of a model say in `kind` which row of `MODELS`."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    kind = {"kind": _kind_of(config)} if isinstance(config, ModelConfig) else {}
+    return kind | {name: to_dict(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
+
+
+def _kind_of(config: ModelConfig) -> str:
+    """The row of `MODELS` that a model's options belong to."""
+    return next(name for name, row in MODELS.items() if row.options is type(config))
 
 
 def to_json(config: Any) -> str:
@@ -40,6 +48,10 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T
     Missing names take their defaults and names of earlier versions their new ones, so that older files stay readable.
     """
     require(isinstance(values, dict), f"{where} should be a JSON object, found {values!r}")
+    if kind is ModelConfig:
+        name, values = values.get("kind", "diffusion"), {key: values[key] for key in values if key != "kind"}
+        require(name in MODELS, f"{where}.kind is {name!r}: this version knows {list(MODELS)}")
+        kind = typing.cast(type[T], MODELS[name].options)
     values = _with_new_names(kind.__name__, values)
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
@@ -92,7 +104,9 @@ def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
     found = []
     for item in dataclasses.fields(ours):
         a, b = getattr(ours, item.name), getattr(theirs, item.name)
-        if dataclasses.is_dataclass(a) and not isinstance(a, type):
+        if isinstance(a, ModelConfig) and type(a) is not type(b):
+            found.append(f"{prefix}{item.name}.kind: {_kind_of(a)!r} -> {_kind_of(b)!r}")
+        elif dataclasses.is_dataclass(a) and not isinstance(a, type):
             found += differences(a, b, f"{prefix}{item.name}.")
         elif a != b:
             found.append(f"{prefix}{item.name}: {a!r} -> {b!r}")

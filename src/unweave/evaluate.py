@@ -21,9 +21,8 @@ from unweave.metrics import boosting, cell_index, dci, downstream, factor_vae_sc
 from unweave.metrics.inputs import Protocol, Scale, one_number_per_unit
 from unweave.metrics.suite import METRICS, score_grid
 from unweave.metrics.tad import OFFICIAL_STEPS
-from unweave.models.diffusion import DiffusionModel, evaluating
+from unweave.models.base import UnitModel, evaluating
 from unweave.models.images import normalise
-from unweave.nn.encoder import FeatureExtractor
 from unweave.record import Display, versions
 
 CHUNK = 512
@@ -33,7 +32,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("official", "robust")
 OTHERS = tuple(name for name in METRICS if name not in ("factor_vae", "dci"))
 
 
-def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+def evaluate(model: UnitModel, dataset: FactorDataset, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
     """Scores a model on a data set with a full factor grid; returns what `results.json` holds.
 
     `scores` are the model's FactorVAE score and DCI, `untrained` those of its extractor with fresh weights under
@@ -43,8 +42,8 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
     start = time.monotonic()
     require_size(dataset, model.config.image_size)
     rows = np.arange(len(dataset))
-    codes = standardise(scalars_of(model.encoder, dataset, rows, "encoding", quiet))
-    baseline = standardise(scalars_of(untrained(model, seed), dataset, rows, "encoding, untrained", quiet))
+    codes = standardise(scalars_of(model, dataset, rows, "encoding", quiet))
+    baseline = standardise(scalars_of(model.untrained(seed), dataset, rows, "encoding, untrained", quiet))
     sizes = dataset.factor_sizes
     scores = score(codes, sizes, seed, "scoring", quiet)
     few_labels = downstream(codes, sizes, seed=seed, largest=scores["accuracy_per_factor"])
@@ -72,7 +71,7 @@ def evaluate(model: DiffusionModel, dataset: FactorDataset, seed: int = 0, quiet
     }
 
 
-def evaluate_attributes(model: DiffusionModel, dataset: ImageSet, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+def evaluate_attributes(model: UnitModel, dataset: ImageSet, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
     """TAD of a model on images with binary attributes, as CelebA's; returns what `attributes.json` holds.
 
     Of at most 10,000 images, chosen under `seed`, in both definitions: `published`, of the first principal component of
@@ -83,10 +82,10 @@ def evaluate_attributes(model: DiffusionModel, dataset: ImageSet, seed: int = 0,
     require_size(dataset, model.config.image_size)
     rows = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:MOST_LABELLED])
     found = {
-        name: _tad(encoder, dataset, rows, what, quiet)
-        for name, encoder, what in (
-            ("scores", model.encoder, "encoding"),
-            ("untrained", untrained(model, seed), "encoding, untrained"),
+        name: _tad(each, dataset, rows, what, quiet)
+        for name, each, what in (
+            ("scores", model, "encoding"),
+            ("untrained", model.untrained(seed), "encoding, untrained"),
         )
     }
     return {
@@ -100,13 +99,11 @@ def evaluate_attributes(model: DiffusionModel, dataset: ImageSet, seed: int = 0,
 
 
 @torch.no_grad()
-def _tad(
-    encoder: FeatureExtractor, dataset: ImageSet, rows: np.ndarray, what: str, quiet: bool
-) -> dict[str, dict[str, Any]]:
+def _tad(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str, quiet: bool) -> dict[str, dict[str, Any]]:
     """TAD in both definitions, by name."""
-    scalars = scalars_of(encoder, dataset, rows, what, quiet)
-    device = next(encoder.parameters()).device
-    tokens = torch.cat([encoder.tokens(part.to(device)).cpu() for part in torch.from_numpy(scalars).split(CHUNK)])
+    scalars = scalars_of(model, dataset, rows, what, quiet)
+    device = model.device
+    tokens = torch.cat([model.tokens_of(part.to(device)).cpu() for part in torch.from_numpy(scalars).split(CHUNK)])
     truth = dataset.factors(rows)
     results = {
         "published": tad(one_number_per_unit(tokens.numpy()), truth, method="grid"),
@@ -137,30 +134,21 @@ def _lead(attribute: str, areas: np.ndarray) -> dict[str, Any]:
     }
 
 
-def untrained(model: DiffusionModel, seed: int) -> FeatureExtractor:
-    """An extractor as the model's, with fresh weights under `seed`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return FeatureExtractor(model.config.encoder, model.config.image_size).to(model.device)
-
-
 def write_results(results: dict[str, Any], path: Path) -> None:
     """Writes what was found as JSON, atomically."""
     write_text(path, json.dumps(results, indent=2) + "\n")
 
 
 @torch.no_grad()
-def scalars_of(
-    encoder: FeatureExtractor, dataset: ImageSet, rows: np.ndarray, what: str, quiet: bool = False
-) -> np.ndarray:
+def scalars_of(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str, quiet: bool = False) -> np.ndarray:
     """The unit scalars (n, N) float32 of the images with numbers `rows` (n,)."""
-    device = next(encoder.parameters()).device
+    device = model.device
     # one array for all: small ones between large ones that come and go would keep gigabytes of the heap in use
-    scalars = np.empty((len(rows), encoder.num_units), np.float32)
-    with evaluating(encoder), Display(what, len(rows), "images", quiet) as display:
+    scalars = np.empty((len(rows), model.num_units), np.float32)
+    with evaluating(model), Display(what, len(rows), "images", quiet) as display:
         for start in range(0, len(rows), CHUNK):
             images = torch.from_numpy(dataset.images(rows[start : start + CHUNK]))
-            scalars[start : start + CHUNK] = encoder.scalars(normalise(images.to(device))).cpu().numpy()
+            scalars[start : start + CHUNK] = model.units_of(normalise(images.to(device))).cpu().numpy()
             display.update(start + len(images))
     return scalars
 

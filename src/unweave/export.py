@@ -12,7 +12,7 @@ from unweave.data import DATASETS, is_place, open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.files import write_atomically
-from unweave.models.diffusion import Codes, DiffusionModel
+from unweave.models.base import Codes, UnitModel
 from unweave.models.folder import load
 from unweave.record import Display, say
 from unweave.runtime import device as device_of
@@ -34,7 +34,7 @@ def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int,
     say(f"wrote the units of {len(dataset):,} images to {out}")
 
 
-def data_config(model: DiffusionModel, data: str = "", cache_gb: float = 0.0) -> DataConfig:
+def data_config(model: UnitModel, data: str = "", cache_gb: float = 0.0) -> DataConfig:
     """The options of the data set that `data` names, of the file or folder it is, else of the one trained on.
 
     A file or folder is opened with the options that the model was trained with, fixed factors too; stored images may
@@ -44,7 +44,7 @@ def data_config(model: DiffusionModel, data: str = "", cache_gb: float = 0.0) ->
     return replace(found, cache_gb=max(found.cache_gb, cache_gb))
 
 
-def _named(model: DiffusionModel, data: str) -> DataConfig:
+def _named(model: UnitModel, data: str) -> DataConfig:
     if data in DATASETS:
         return DataConfig(data)  # pyright: ignore[reportArgumentType]
     if data:
@@ -55,7 +55,7 @@ def _named(model: DiffusionModel, data: str) -> DataConfig:
     return model.trained_on
 
 
-def _chunks(model: DiffusionModel, dataset: ImageSet, batch_size: int):
+def _chunks(model: UnitModel, dataset: ImageSet, batch_size: int):
     """Yields (indices, codes, factors), some thousand images at a time, so that memory does not grow with the set."""
     with Display("encoding", len(dataset), "images") as display:
         for start in range(0, len(dataset), CHUNK):
@@ -64,7 +64,7 @@ def _chunks(model: DiffusionModel, dataset: ImageSet, batch_size: int):
             display.update(start + len(rows))
 
 
-def _write_parquet(model: DiffusionModel, dataset: ImageSet, path: Path, batch_size: int) -> None:
+def _write_parquet(model: UnitModel, dataset: ImageSet, path: Path, batch_size: int) -> None:
     writer: pq.ParquetWriter | None = None
     for rows, codes, factors in _chunks(model, dataset, batch_size):
         table = _table(rows, codes, factors, dataset.factor_names)
@@ -92,7 +92,7 @@ def _vectors(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
-def _write_npz(model: DiffusionModel, dataset: ImageSet, path: Path, batch_size: int) -> None:
+def _write_npz(model: UnitModel, dataset: ImageSet, path: Path, batch_size: int) -> None:
     parts = list(_chunks(model, dataset, batch_size))
     arrays = {
         name: np.concatenate([getattr(codes, name) for _, codes, _ in parts])

@@ -17,7 +17,7 @@ from unweave.config import Sampling
 from unweave.data.base import ImageSet, require_size
 from unweave.errors import require
 from unweave.metrics.frechet import Moments, frechet_distance
-from unweave.models.diffusion import DiffusionModel, evaluating
+from unweave.models.base import UnitModel, evaluating
 from unweave.models.images import normalise
 from unweave.nn.inception import NUM_FEATURES, Inception
 from unweave.record import Display, Say, versions
@@ -30,7 +30,7 @@ OWN = "Frechet distance, own features"
 
 
 def distance_to_data(
-    model: DiffusionModel,
+    model: UnitModel,
     dataset: ImageSet,
     num: int = NUM_IMAGES,
     weights: Path | None = None,
@@ -53,9 +53,7 @@ def distance_to_data(
     require(num >= 2, f"{num} images: a distance needs at least 2")
     require(num_real == 0 or 2 <= num_real <= len(dataset), f"{num_real} real images: choose 2 to {len(dataset):,}")
     require(batch_size >= 1, f"batch_size is {batch_size}: must be at least 1")
-    name, features = (
-        (OWN, model.encoder.features) if weights is None else ("FID", Inception.read(weights, model.device))
-    )
+    name, features = (OWN, model.features_of) if weights is None else ("FID", Inception.read(weights, model.device))
     rng = np.random.default_rng(sampling.seed)
     conditions = rng.integers(len(dataset), size=num)
     real = np.sort(rng.choice(len(dataset), num_real, replace=False)) if num_real else np.arange(len(dataset))

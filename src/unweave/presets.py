@@ -1,21 +1,23 @@
 """One table of presets: a row is a whole run, every value of it visible. The command line overrides a row."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from unweave.config import (
     AnchorConfig,
     CriticConfig,
     DataConfig,
+    DiffusionConfig,
     EncoderConfig,
-    ModelConfig,
+    ExtractorConfig,
     NoiseConfig,
     RunConfig,
     TokenizerConfig,
     TrainConfig,
     TransformerConfig,
     UNetConfig,
+    VAEConfig,
     VQConfig,
     VQGANConfig,
     VQRunConfig,
@@ -35,14 +37,14 @@ class Preset(NamedTuple, Generic[C]):
 CPU_ANCHORS = AnchorConfig(fit_every_images=96_000, max_points=20_000)
 
 
-def _cpu(num_units: int, channels: int, beta: float = 0.0) -> ModelConfig:
+def _cpu(num_units: int, channels: int, beta: float = 0.0) -> DiffusionConfig:
     """A model whose step takes some tens of milliseconds on one core. docs/minutes.md measures each choice.
 
     Each 8 px patch is a position of the latent. The denoiser sees a position and the units, no other position, and
     predicts v: noise prediction starves the units of gradient at this scale. Whitening lets small things count. `beta`
     is for data whose factors the units would otherwise share out among themselves, as the two of a position.
     """
-    return ModelConfig(
+    return DiffusionConfig(
         image_size=32,
         loss="l2",
         denoiser="transformer",
@@ -80,9 +82,35 @@ CPU_TRAIN = TrainConfig(
 )
 
 
-PUBLISHED = ModelConfig()
+ROOMS = DataConfig("rooms", fixed=("floor_hue=0", "orientation=7"), held_out=0.1)
 
-ENCDIFF = ModelConfig(
+Penalty = Literal["beta_vae", "beta_tcvae", "factor_vae", "dip_vae"]
+
+RIVALS: tuple[tuple[str, str, Penalty, float], ...] = (
+    ("beta-vae", "beta-VAE (Higgins et al. 2017), beta 4", "beta_vae", 4.0),
+    ("beta-tcvae", "beta-TCVAE (Chen et al. 2018), beta 6", "beta_tcvae", 6.0),
+    ("factor-vae", "FactorVAE (Kim and Mnih 2018), gamma 10", "factor_vae", 10.0),
+)
+
+
+def _vae(penalty: Penalty, weight: float) -> VAEConfig:
+    """A VAE with the extractor of `rooms-cpu`."""
+    units = _cpu(num_units=10, channels=20).encoder
+    shared = {field.name: getattr(units, field.name) for field in fields(ExtractorConfig)}
+    return VAEConfig(
+        image_size=32,
+        penalty=penalty,
+        weight=weight,
+        encoder=ExtractorConfig(**shared),
+        decoder_channels=(64, 64, 32),
+        discriminator_widths=(256,) * 4,
+        discriminator_lr_ratio=0.1,
+    )
+
+
+PUBLISHED = DiffusionConfig()
+
+ENCDIFF = DiffusionConfig(
     encoder=EncoderConfig(
         token_dim=16,
         channels=(128, 128, 128, 128),
@@ -127,7 +155,7 @@ SCHEDULES = {
 }
 
 
-def _published(row: Schedule, model: ModelConfig, anchors: AnchorConfig, train: TrainConfig) -> RunConfig:
+def _published(row: Schedule, model: DiffusionConfig, anchors: AnchorConfig, train: TrainConfig) -> RunConfig:
     """A run on a published set for as many images as DyGA's."""
     anchors = replace(anchors, fit_every_images=row.epochs_per_fit * row.images)
     return RunConfig(row.data, replace(model, anchors=anchors), replace(train, images=row.epochs * row.images))
@@ -166,11 +194,18 @@ PRESETS: dict[str, Preset[RunConfig]] = {
     "rooms-cpu": Preset(
         "rooms with four free factors (wall hue, object hue, scale, shape) at 32 px; minutes on two cores",
         RunConfig(
-            data=DataConfig("rooms", fixed=("floor_hue=0", "orientation=7"), held_out=0.1),
+            data=ROOMS,
             model=_cpu(num_units=10, channels=20),
             train=CPU_TRAIN,
         ),
     ),
+    **{
+        f"{name}-rooms-cpu": Preset(
+            f"{title} on the images of rooms-cpu, with its extractor and its number of images",
+            RunConfig(data=ROOMS, model=_vae(penalty, weight), train=replace(CPU_TRAIN, weight_decay=0.0)),
+        )
+        for name, title, penalty, weight in RIVALS
+    },
     "rooms-cpu-long": Preset(
         "rooms with all six factors at 32 px; a longer sitting on two cores",
         RunConfig(
@@ -191,7 +226,7 @@ PRESETS: dict[str, Preset[RunConfig]] = {
         "rooms with two free factors and a very small model: seconds, for a first look and for tests",
         RunConfig(
             data=DataConfig("rooms", fixed=("floor_hue=0", "wall_hue=5", "scale=4", "orientation=7"), held_out=0.1),
-            model=ModelConfig(
+            model=DiffusionConfig(
                 image_size=32,
                 loss="l2",
                 tokenizer=TokenizerConfig(kind="patch", channels=20, downsample=8),
@@ -239,7 +274,7 @@ PRESETS: dict[str, Preset[RunConfig]] = {
         "as dyga-rooms without anchors, skip dropout and U-Net dropout: EncDiff as Jun et al. set it beside theirs",
         RunConfig(
             data=DataConfig("rooms"),
-            model=ModelConfig(unet=UNetConfig(dropout=0.0, skip_dropout=0.0), anchors=AnchorConfig(mode="off")),
+            model=DiffusionConfig(unet=UNetConfig(dropout=0.0, skip_dropout=0.0), anchors=AnchorConfig(mode="off")),
             train=TrainConfig(),
         ),
     ),

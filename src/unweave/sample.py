@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unweave.config import Sampling
 from unweave.errors import require
-from unweave.models.diffusion import Codes, DiffusionModel, evaluating
+from unweave.models.base import Codes, UnitModel, evaluating
 from unweave.nn.layers import Attention
 
 Progress = Callable[[int], None]
@@ -21,13 +21,13 @@ Progress = Callable[[int], None]
 CHUNK = 64
 
 
-def reconstruct(model: DiffusionModel, images: np.ndarray, sampling: Sampling = Sampling()) -> np.ndarray:
+def reconstruct(model: UnitModel, images: np.ndarray, sampling: Sampling = Sampling()) -> np.ndarray:
     """Images to units and back, (n, H, W, 3): what the units keep of each image. One noise is shared by all."""
     return _decode_grid(model, model.encode(images).aligned[:, None], sampling)[:, 0]
 
 
 def swap(
-    model: DiffusionModel,
+    model: UnitModel,
     source: np.ndarray,
     target: np.ndarray,
     sampling: Sampling = Sampling(),
@@ -54,7 +54,7 @@ def swap(
 
 
 def traverse(
-    model: DiffusionModel,
+    model: UnitModel,
     image: np.ndarray,
     values: np.ndarray,
     sampling: Sampling = Sampling(),
@@ -65,7 +65,7 @@ def traverse(
     `image` (H, W, 3); `values` (N, m) are the scalars that each unit takes, see `unit_range`.
     """
     require(image.ndim == 3, f"image has shape {image.shape}: traverse takes one image (H, W, 3)")
-    num_units = model.config.encoder.num_units
+    num_units = model.num_units
     require(
         values.ndim == 2 and len(values) == num_units, f"values have shape {values.shape}: should be ({num_units}, m)"
     )
@@ -83,7 +83,7 @@ def unit_range(scalars: np.ndarray, num: int, tail: float = 0.01) -> np.ndarray:
 
 
 def redraw(
-    model: DiffusionModel,
+    model: UnitModel,
     images: np.ndarray,
     unit: int,
     tokens: np.ndarray,
@@ -97,20 +97,18 @@ def redraw(
     return _decode_grid(model, mixed, sampling, progress)
 
 
-def anchor_means(model: DiffusionModel, unit: int) -> np.ndarray:
+def anchor_means(model: UnitModel, unit: int) -> np.ndarray:
     """The tokens (K, D) of the means of a unit's anchors. Raises `UserError` for a model without anchors."""
     model.anchors.require_unit(unit)
     num = max(1, int(model.anchors.num_alive[unit]))  # without any, drawing from the first says so
     return np.concatenate([anchor_draws(model, unit, anchor, 1, spread=0) for anchor in range(num)])
 
 
-def anchor_draws(
-    model: DiffusionModel, unit: int, anchor: int, num: int, spread: float = 1.0, seed: int = 0
-) -> np.ndarray:
+def anchor_draws(model: UnitModel, unit: int, anchor: int, num: int, spread: float = 1.0, seed: int = 0) -> np.ndarray:
     """Tokens (num, D) of a unit drawn from the Gaussian of one of its anchors, made `spread` times as wide."""
     generator = torch.Generator().manual_seed(seed)
     with evaluating(model):
-        return model.anchors.draw(unit, anchor, model.encoder.tokens, num, spread, generator).cpu().numpy()
+        return model.anchors.draw(unit, anchor, model.tokens_of, num, spread, generator).cpu().numpy()
 
 
 def anchor_members(codes: Codes, unit: int, anchor: int, num: int, seed: int = 0) -> np.ndarray:
@@ -124,7 +122,7 @@ def anchor_members(codes: Codes, unit: int, anchor: int, num: int, seed: int = 0
 
 
 def attention(
-    model: DiffusionModel, images: np.ndarray, sampling: Sampling = Sampling(), progress: Progress | None = None
+    model: UnitModel, images: np.ndarray, sampling: Sampling = Sampling(), progress: Progress | None = None
 ) -> np.ndarray:
     """Where each unit is listened to while images are redrawn from their units, all from one noise: (n, N, h, w).
 
@@ -132,6 +130,7 @@ def attention(
     each counting alike; feature maps smaller than the latent are repeated to its size. At each position the units'
     weights sum to 1; one that is nowhere preferred has 1 / N.
     """
+    require(bool(model.attention_layers()), f"the units of a {type(model).__name__} act through no attention")
     tokens, found = model.encode(images).aligned, []
     noise = model.draw_noise(1, sampling.seed)
     for start in range(0, len(images), CHUNK):
@@ -160,11 +159,10 @@ class _Maps:
 
 
 @contextmanager
-def _watching(model: DiffusionModel) -> Iterator[_Maps]:
+def _watching(model: UnitModel) -> Iterator[_Maps]:
     """Sums the weights of every cross-attention that runs meanwhile; outside, nothing is slower for it."""
-    maps = _Maps(model.config.latent_size)
-    layers = [layer for name, layer in model.denoiser.named_modules() if name.endswith("cross_attention")]
-    hooks = [layer.register_forward_pre_hook(maps.add) for layer in layers]
+    maps = _Maps(model.latent_shape[-1])
+    hooks = [layer.register_forward_pre_hook(maps.add) for layer in model.attention_layers()]
     try:
         yield maps
     finally:
@@ -173,7 +171,7 @@ def _watching(model: DiffusionModel) -> Iterator[_Maps]:
 
 
 def _decode_grid(
-    model: DiffusionModel,
+    model: UnitModel,
     tokens: np.ndarray,
     sampling: Sampling,
     progress: Progress | None = None,

@@ -13,8 +13,7 @@ from torch import nn
 from unweave.config import RunConfig, VQRunConfig
 from unweave.data.base import ImageSet
 from unweave.errors import require
-from unweave.models.base import evaluating
-from unweave.models.diffusion import DiffusionModel
+from unweave.models.base import UnitModel, evaluating, make_model
 from unweave.models.folder import save_model
 from unweave.models.images import normalise
 from unweave.models.latents import Latents, cached_latents
@@ -95,28 +94,29 @@ def spread(rows: np.ndarray, most: int) -> np.ndarray:
 
 def make_stage(run: Run) -> Stage[Any]:
     """The stage that the options of a run describe, with fresh weights."""
-    return FirstStage(run, run.config) if isinstance(run.config, VQRunConfig) else SecondStage(run, run.config)
+    return FirstStage(run, run.config) if isinstance(run.config, VQRunConfig) else UnitStage(run, run.config)
 
 
-class SecondStage(Stage[DiffusionModel]):
-    """Units and denoiser, on the latents of a frozen tokenizer (method section 1.2)."""
+class UnitStage(Stage[UnitModel]):
+    """A model with units; a diffusion model is the second stage, on the latents of a frozen tokenizer."""
 
     def __init__(self, run: Run, config: RunConfig):
         self.run, self.config = run, config
-        self.model = DiffusionModel(config.model)
+        self.model = make_model(config.model)
         self.model.trained_on = run.trained_on
-        self.fit_every_images = config.model.anchors.fit_every_images
-        self.averaged = {"denoiser": self.model.denoiser}
-        if config.train.ema_encoder:
-            self.averaged["encoder"] = self.model.encoder
+        self.fit_every_images = self.model.fit_every_images
+        networks = self.model.networks()
+        self.averaged = {
+            name: network for name, network in networks.items() if name != "encoder" or config.train.ema_encoder
+        }
         if config.train.compile:
-            self.model.encoder.compile()
-            self.model.denoiser.compile()
+            for network in networks.values():
+                network.compile()
 
     def start(self) -> str:
-        """Fits the tokenizer."""
+        """Prepares the model on some of the training images."""
         rows = np.random.default_rng((self.config.train.seed, 3)).permutation(self.run.rows)[:NUM_TOKENIZER_IMAGES]
-        return self.model.tokenizer.fit(normalise(torch.from_numpy(self.run.dataset.images(np.sort(rows)))))
+        return self.model.prepare(normalise(torch.from_numpy(self.run.dataset.images(np.sort(rows)))))
 
     def reader(self) -> Reader:
         """With the latents, where they are to be encoded only once; that happens here, after the tokenizer has its
@@ -127,22 +127,19 @@ class SecondStage(Stage[DiffusionModel]):
             self.run.trained_on is not None,
             "train.cache_latents is for images of a data set: these were handed over, and nothing names them",
         )
-        assert isinstance(self.model.tokenizer, VQ)  # by RunConfig
-        return Reader(
-            self.run.dataset,
-            cached_latents(self.model.tokenizer, self.run.dataset, self.config.data, self.run.tell),
-        )
+        tokenizer = self.model.tokenizer
+        assert isinstance(tokenizer, VQ)  # by RunConfig
+        return Reader(self.run.dataset, cached_latents(tokenizer, self.run.dataset, self.config.data, self.run.tell))
 
     def optimizer(self) -> torch.optim.Optimizer:
         options = self.config.train
-        learned = [*self.model.encoder.parameters(), *self.model.denoiser.parameters()]
-        groups = [{"params": learned, "lr_ratio": 1.0}]
+        groups = self.model.parameter_groups()
         return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, fused=True)
 
     @torch.no_grad()
     def fit(self, images: int) -> None:
         """Fits the anchors to the units of (a seeded subset of) the training images, the same in every process."""
-        config, fabric = self.config.model.anchors, self.run.fabric
+        config, fabric = self.model.anchors.config, self.run.fabric
         if config.mode == "off":
             return
         seed = mix_seed(self.config.train.seed, images)
@@ -150,13 +147,12 @@ class SecondStage(Stage[DiffusionModel]):
         if len(rows) > config.max_points:
             rows = np.sort(np.random.default_rng(seed).choice(rows, config.max_points, replace=False))
         mine = rows[fabric.global_rank :: fabric.world_size]
-        encoder = self.model.encoder
         with evaluating(self.model):
             parts = [
-                encoder.scalars(normalise(torch.from_numpy(self.run.dataset.images(chunk)).to(fabric.device)))
+                self.model.units_of(normalise(torch.from_numpy(self.run.dataset.images(chunk)).to(fabric.device)))
                 for chunk in np.array_split(mine, max(1, len(mine) // 512))
             ]
-            self.model.anchors.fit(torch.cat(parts), encoder.tokens, seed=seed, reduce=sum_over_processes(fabric))
+            self.model.anchors.fit(torch.cat(parts), self.model.tokens_of, seed=seed, reduce=sum_over_processes(fabric))
 
     def measure(self) -> dict[str, Any]:
         return {"held_out_loss": self.held_out_loss(), "anchors_alive": self.model.anchors.num_alive.tolist()}
@@ -177,7 +173,8 @@ class SecondStage(Stage[DiffusionModel]):
         return total / len(rows)
 
     def note(self, line: dict[str, Any]) -> str:
-        return f"loss {line['loss']:.4f}  lambda {line['lambda']:.4f}"
+        pull = f"  lambda {line['lambda']:.4f}" if "lambda" in line else ""
+        return f"loss {line['loss']:.4f}{pull}"
 
     def save(self, folder: Path, history: dict[str, Any]) -> None:
         """Writes the model folder, see `models.folder`."""

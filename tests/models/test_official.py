@@ -16,7 +16,7 @@ import torch
 from diffusers import VQModel
 
 import unweave
-from unweave.config import ModelConfig
+from unweave.config import DiffusionConfig
 from unweave.errors import UserError
 from unweave.models import convert as convert_module
 from unweave.models.convert import convert
@@ -26,7 +26,7 @@ from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.unet import UNet
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-CONFIG = ModelConfig()
+CONFIG = DiffusionConfig()
 SCALE_FACTOR = 0.73
 SCHEDULE = [name for name in IGNORED if not name.startswith(EMA)]
 

@@ -9,7 +9,7 @@ from diffusers import VQModel
 from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 
-from unweave.config import ModelConfig, TokenizerConfig, VQConfig
+from unweave.config import DiffusionConfig, TokenizerConfig, VQConfig
 from unweave.errors import UserError
 from unweave.models.tokenizer import VQ_WEIGHTS, Patch, Pixels, make_tokenizer, make_vq
 
@@ -263,4 +263,4 @@ def test_sizes_of_the_vq_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="vq.codebook_size is 0"):
         VQConfig(codebook_size=0)
     with pytest.raises(UserError, match="tokenizer.downsample is 4: must divide model.image_size 66"):
-        ModelConfig(image_size=66)
+        DiffusionConfig(image_size=66)

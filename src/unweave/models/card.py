@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from unweave.config import DataConfig
 from unweave.files import write_text
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
-from unweave.models.diffusion import DiffusionModel
+from unweave.models.base import UnitModel
 from unweave.record import clock
 
 CARD = "README.md"
@@ -16,7 +16,7 @@ OURS = "<!-- Written by unweave, which writes it anew; take this line away to ke
 
 
 def write_card(
-    model: DiffusionModel,
+    model: UnitModel,
     folder: Path,
     results: dict[str, Any] | None = None,
     attributes: dict[str, Any] | None = None,
@@ -33,7 +33,7 @@ def write_card(
         license=licence,
         library_name="unweave",
         pipeline_tag="image-feature-extraction",
-        tags=["disentanglement", "representation-learning", "diffusion"],
+        tags=["disentanglement", "representation-learning"],
         model_name="unweave" if results or attributes else None,
         eval_results=[*_eval_results(results), *_tad_results(attributes)] or None,
     )
@@ -49,14 +49,11 @@ def write_card(
     write_text(path, str(ModelCard(text, ignore_metadata_errors=False)))
 
 
-def _about(model: DiffusionModel) -> str:
+def _about(model: UnitModel) -> str:
     config, history = model.config, model.history
-    learned = sum(weights.numel() for part in (model.encoder, model.denoiser) for weights in part.parameters())
     facts = [
-        f"- **Units**: {config.encoder.num_units}, each one number and a token of width {config.encoder.token_dim}",
         f"- **Images**: {config.image_size} x {config.image_size} px, RGB",
-        f"- **Network**: {config.denoiser}, {learned:,} weights with the encoder; first stage: {config.tokenizer.kind}",
-        f"- **Anchors**: {config.anchors.mode}, {int(model.anchors.num_alive.sum())} in use",
+        *(f"- **{title.capitalize()}**: {text}" for title, text in model.facts()),
         f"- **Trained on**: {_data(model.trained_on)}",
     ]
     if history:
@@ -67,9 +64,8 @@ def _about(model: DiffusionModel) -> str:
         [
             "# A model that takes images apart",
             "",
-            f"An image becomes {config.encoder.num_units} numbers, its *units*, learned without labels; a diffusion "
-            "model redraws the image from them, so that a unit can be read, moved and exchanged (Jun et al., "
-            "*Disentangling Disentangled Representations*, WACV 2025).",
+            f"An image becomes {model.num_units} numbers, its *units*, learned without labels; the image is "
+            "drawn again from them, so that a unit can be read, moved and exchanged.",
             "",
             *facts,
         ]
@@ -85,7 +81,7 @@ def _data(trained_on: DataConfig | None) -> str:
     return f"{trained_on.name}, drawn by unweave{held}"
 
 
-def _use(model: DiffusionModel) -> str:
+def _use(model: UnitModel) -> str:
     size = model.config.image_size
     return f"""## Use
 
@@ -93,14 +89,14 @@ def _use(model: DiffusionModel) -> str:
 import unweave
 
 model = unweave.load("FOLDER")  # this folder, or its name on the Hub
-codes = model.encode(images)  # uint8 (n, {size}, {size}, 3); .scalars (n, {model.config.encoder.num_units})
+codes = model.encode(images)  # uint8 (n, {size}, {size}, 3); .scalars (n, {model.num_units})
 pictures = model.decode(codes.aligned)
 ```
 
 `unweave report FOLDER` draws what each unit does."""
 
 
-def _names(model: DiffusionModel) -> str:
+def _names(model: UnitModel) -> str:
     if not model.unit_names:
         return ""
     rows = "\n".join(f"| {unit} | {text.replace('|', '/')} |" for unit, text in model.unit_names.items())
@@ -160,7 +156,7 @@ def _eval_result(data: str, score: str, value: float) -> EvalResult:
     )
 
 
-def _licence(model: DiffusionModel, licence: str | None) -> str:
+def _licence(model: UnitModel, licence: str | None) -> str:
     weights = (
         f"The weights: {licence}."
         if licence

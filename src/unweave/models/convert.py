@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unweave.config import ModelConfig
+from unweave.config import DiffusionConfig
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import save_model
 from unweave.models.lightning_file import read_state_dict
@@ -18,7 +18,7 @@ def convert(checkpoint: Path, folder: Path) -> None:
     or is another model's, or when the folder cannot be written.
     """
     parts = official_parts(read_state_dict(checkpoint))
-    model = DiffusionModel(ModelConfig())
+    model = DiffusionModel(DiffusionConfig())
     model.denoiser.load_state_dict(parts.unet_ema or parts.unet)
     model.encoder.load_state_dict(parts.encoder)
     model.tokenizer.load_state_dict(parts.vq)

@@ -18,8 +18,8 @@ from unweave.config import DataConfig, ModelConfig
 from unweave.configfile import from_dict, to_dict
 from unweave.errors import UserError, require
 from unweave.files import write_atomically, write_text
+from unweave.models.base import UnitModel, make_model
 from unweave.models.card import write_card
-from unweave.models.diffusion import DiffusionModel
 from unweave.models.tokenizer import VQ_WEIGHTS
 
 FORMAT = 1
@@ -37,7 +37,7 @@ def bundled() -> list[str]:
     return sorted(item.name for item in folder.iterdir() if item.is_dir()) if folder.is_dir() else []
 
 
-def save_model(model: DiffusionModel, folder: Path) -> None:
+def save_model(model: UnitModel, folder: Path) -> None:
     """Writes the model folder, its card too, each file atomically. Raises `UserError` when it cannot be written."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path))
@@ -64,7 +64,7 @@ def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:
         Path(name).exists(),
         f"{name} is not a folder of yours: copy {folder} to one, and name the units of that",
     )
-    num_units = _read_config(folder)[0].encoder.num_units
+    num_units = _read_config(folder)[0].num_units
     require(0 <= unit < num_units, f"there is no unit {unit}: choose from 0 to {num_units - 1}")
     text = " ".join(text.split())
     require(len(text) <= LONGEST_NAME, f"the name {text!r} has {len(text)} letters: at most {LONGEST_NAME} fit a label")
@@ -74,17 +74,17 @@ def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:
     return kept
 
 
-def load(name: str | Path, device: str | torch.device = "cpu") -> DiffusionModel:
+def load(name: str | Path, device: str | torch.device = "cpu") -> UnitModel:
     """A model by folder, by run folder, by the name of a bundled one, or by its name on the Hugging Face Hub.
 
     Ready to encode and decode (eval mode). Raises `UserError` when there is none or a file in it is damaged.
     """
     folder = find(name)
     config, trained_on, history = _read_config(folder)
-    model = DiffusionModel(config)
+    model = make_model(config)
     _load_weights(model, folder / WEIGHTS)
     model.trained_on, model.history = trained_on, history
-    model.unit_names = _read_names(folder, config.encoder.num_units)
+    model.unit_names = _read_names(folder, model.num_units)
     return model.to(device).eval()
 
 
@@ -121,7 +121,7 @@ def home(name: str | Path) -> Path:
     return Path("runs") / path.name
 
 
-def read_results(folder: Path, model: DiffusionModel, name: str = RESULTS) -> dict[str, Any] | None:
+def read_results(folder: Path, model: UnitModel, name: str = RESULTS) -> dict[str, Any] | None:
     """The `results.json` (or the file `name`) in a folder, where there is one and it is of this model as it stands."""
     try:
         results = json.loads((folder / name).read_text())
@@ -159,7 +159,7 @@ def _write_names(folder: Path, names: dict[int, str]) -> None:
     write_text(folder / NAMES, json.dumps(names, indent=2, ensure_ascii=False) + "\n")
 
 
-def _load_weights(model: DiffusionModel, path: Path) -> None:
+def _load_weights(model: UnitModel, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unweave.config import ModelConfig
+from unweave.config import DiffusionConfig
 from unweave.errors import require
 from unweave.files import explain_os_errors
 from unweave.models.tokenizer import VQ
@@ -80,7 +80,7 @@ def official_parts(state_dict: State) -> OfficialParts:
 
     Raises `UserError` naming the tensor that is missing, has another shape, or is unknown.
     """
-    config = ModelConfig()
+    config = DiffusionConfig()
     # On `meta` a module has shapes but no numbers, so that none are drawn only to be overwritten.
     with torch.device("meta"):
         unet, unet_ema = (
@@ -111,7 +111,7 @@ def write_vq(parts: OfficialParts, folder: Path) -> None:
 
     Raises `UserError` when the folder cannot be written.
     """
-    config = ModelConfig()
+    config = DiffusionConfig()
     tokenizer = VQ(config.tokenizer, config.image_size)
     tokenizer.load_state_dict(parts.vq)
     tokenizer.vq.register_to_config(scaling_factor=parts.scale_factor)

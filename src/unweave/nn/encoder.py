@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unweave.config import EncoderConfig
+from unweave.config import EncoderConfig, ExtractorConfig
 from unweave.errors import require
+from unweave.nn.penalties import draw_normal, gaussian_kl
 
 FIRST_LOG_VARIANCE = -2.0
 LOG_VARIANCES = (-12.0, 4.0)  # beyond these the noise is nothing, or all
@@ -67,13 +68,14 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-class FeatureExtractor(nn.Module):
-    """Convolutions and fully connected layers to N scalars, then each scalar through its unit's MLP to a token.
+class Extractor(nn.Module):
+    """Convolutions and fully connected layers to N scalars.
 
-    Raises `UserError` when the images are too small for the number of convolutions.
+    A variational one gives each scalar a normal distribution, see `posterior`. Raises `UserError` when the images are
+    too small for the number of convolutions.
     """
 
-    def __init__(self, config: EncoderConfig, image_size: int) -> None:
+    def __init__(self, config: ExtractorConfig, image_size: int, variational: bool) -> None:
         super().__init__()
         padding = (config.stem_kernel - 1) // 2
         size = (image_size + 2 * padding - config.stem_kernel) // config.stem_stride + 1
@@ -91,11 +93,33 @@ class FeatureExtractor(nn.Module):
         widths = (config.channels[-1] * size**2, *config.hidden, config.num_units)
         layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
         self.head = nn.Sequential(*layers[:-1])  # the scalars themselves have no activation
-        self.levels, self.num_units = config.levels, config.num_units
-        self.log_variance = nn.Linear(widths[-2], config.num_units) if config.beta else None
+        self.log_variance = nn.Linear(widths[-2], config.num_units) if variational else None
         if self.log_variance is not None:
             nn.init.zeros_(self.log_variance.weight)
             nn.init.constant_(self.log_variance.bias, FIRST_LOG_VARIANCE)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> (B, W), what the scalars are linear in."""
+        return self.head[:-1](self.convs(images).flatten(1))
+
+    def scalars(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N)."""
+        return self.head[-1](self.features(images))
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) in [-1, 1] -> mean, which is `scalars`, and log variance (B, N) of each scalar (Kingma
+        and Welling 2014)."""
+        assert self.log_variance is not None
+        features = self.features(images)
+        return self.head[-1](features), self.log_variance(features).clamp(*LOG_VARIANCES)
+
+
+class FeatureExtractor(Extractor):
+    """An extractor, and an MLP for each unit that turns its scalar into a token."""
+
+    def __init__(self, config: EncoderConfig, image_size: int) -> None:
+        super().__init__(config, image_size, variational=config.beta > 0)
+        self.levels = config.levels
         self.units = UnitMLPs(
             config.num_units,
             (1, *config.unit_hidden, config.token_dim),
@@ -103,30 +127,22 @@ class FeatureExtractor(nn.Module):
             activation=config.unit_activation,
         )
 
-    def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> (B, W), what the scalars are linear in."""
-        return self.head[:-1](self.convs(images).flatten(1))
-
     def scalars(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N), in [-1, 1] where they are rounded to levels."""
-        scalars = self.head[-1](self.features(images))
+        scalars = super().scalars(images)
         return _nearest_level(scalars.tanh(), self.levels) if self.levels else scalars
 
     def drawn_scalars(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scalars (B, N) as training sees them, and what they cost (B,), in nats.
+        """Scalars (B, N) as training sees them, and their divergence from the standard normal prior (B,), in nats.
 
-        With a variational bottleneck (Kingma and Welling 2014) they are drawn, while training, from a normal
-        distribution around `scalars` whose variance depends on the image, and cost its divergence from the standard
-        normal, sum_n (mean^2 + variance - 1 - log variance) / 2. Without, they are `scalars` and cost nothing.
+        With a variational bottleneck they are drawn, while training, from their `posterior`. Without, they are
+        `scalars`, and the divergence is 0.
         """
         if self.log_variance is None:
             return self.scalars(images), images.new_zeros(len(images))
-        features = self.features(images)
-        mean, log_variance = self.head[-1](features), self.log_variance(features).clamp(*LOG_VARIANCES)
-        cost = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-        if not self.training:
-            return mean, cost
-        return mean + torch.randn_like(mean) * (0.5 * log_variance).exp(), cost
+        mean, log_variance = self.posterior(images)
+        divergence = gaussian_kl(mean, log_variance)
+        return (draw_normal(mean, log_variance) if self.training else mean), divergence
 
     def tokens(self, scalars: Tensor) -> Tensor:
         """Scalars (B, N) -> tokens (B, N, D)."""

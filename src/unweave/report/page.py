@@ -116,9 +116,10 @@ def _column(name: str, studio: Studio, records: Mapping[str, list[dict[str, Any]
         "reconstructions": studio.reconstructions(folder),
         "swaps": studio.swaps(folder),
         "traversals": studio.traversals(folder),
-        "attention": studio.attention(folder),
     }
-    if model.anchors.fitted and model.config.anchors.mode != "off":
+    if model.attention_layers():
+        pictures["attention"] = studio.attention(folder)
+    if model.anchors.fitted and model.anchors.config.mode != "off":
         pictures["anchors"] = studio.anchors(folder)
     if records[name]:
         others = [record for other, record in records.items() if other != name and record]
@@ -168,14 +169,11 @@ def _figure(picture: Picture) -> Figure:
 def _facts(studio: Studio) -> list[tuple[str, str]]:
     model, data = studio.model, studio.dataset
     config, history = model.config, model.history
-    learned = sum(weights.numel() for part in (model.encoder, model.denoiser) for weights in part.parameters())
     factors = ", ".join(name.replace("_", " ") for name in data.factor_names) or "none known"
     facts = [
         ("images shown here", f"{len(data):,} of {data.name}, {config.image_size} x {config.image_size} px"),
         ("their factors, for scores only", factors),
-        ("units", f"{config.encoder.num_units}, each one number and a token of {config.encoder.token_dim}"),
-        ("network", f"{config.denoiser}, {learned:,} weights with the encoder; first stage: {config.tokenizer.kind}"),
-        ("anchors", f"{config.anchors.mode}, {int(model.anchors.num_alive.sum())} in use"),
+        *model.facts(),
     ]
     if model.trained_on:
         held = f", held: {', '.join(model.trained_on.fixed)}" if model.trained_on.fixed else ""
@@ -271,7 +269,10 @@ def _differences(studios: Sequence[Studio]) -> list[str]:
     if len(studios) < 2:
         return []
     first, second = (studio.model for studio in studios)
-    lines = differences(first.config, second.config, "model.")
+    if type(first.config) is type(second.config):
+        lines = differences(first.config, second.config, "model.")
+    else:
+        lines = [f"model: {first.describe()} -> {second.describe()}"]
     if first.trained_on and second.trained_on:
         lines += differences(first.trained_on, second.trained_on, "data.")
     return lines

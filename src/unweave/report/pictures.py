@@ -14,7 +14,7 @@ from unweave.errors import require
 from unweave.export import data_config
 from unweave.metrics.information import as_labels, binned, mutual_information
 from unweave.metrics.inputs import classes
-from unweave.models.diffusion import Codes, DiffusionModel
+from unweave.models.base import Codes, UnitModel
 from unweave.models.folder import home, load, read_results
 from unweave.record import Display, say
 from unweave.report.anchors import (
@@ -62,7 +62,7 @@ class Sample(NamedTuple):
 class Studio:
     """A model, its data and the way to sample from it."""
 
-    model: DiffusionModel
+    model: UnitModel
     dataset: ImageSet
     labels: list[str]
     sampling: Sampling
@@ -106,7 +106,7 @@ class Studio:
     def swaps(self, folder: Path, num: int = 6, inverted: bool = False) -> Picture:
         """Pairs of images, and the first of each with one unit at a time exchanged for the second's."""
         source, target = self.draw_images(num, 1), self.draw_images(num, 2)
-        num_units = self.model.config.encoder.num_units
+        num_units = self.model.num_units
         with Display("swapping", num * (num_units + 2), "images") as display:
             drawn = swap(self.model, source, target, self.sampling, inverted, display.update)
         picture = Picture(
@@ -172,7 +172,7 @@ class Studio:
         images = self.draw_images(num, 0)
         with Display("watching", num, "images") as display:
             maps = attention(self.model, images, self.sampling, display.update)
-        size = self.model.config.latent_size
+        size = self.model.latent_shape[-1]
         picture = Picture(
             folder / "attention.png",
             "Attention",

@@ -13,8 +13,8 @@ from unweave.evaluate import evaluate, evaluate_attributes, write_results
 from unweave.export import data_config
 from unweave.generation import BATCH_SIZE, distance_to_data
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.models.base import UnitModel
 from unweave.models.card import write_card
-from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import ATTRIBUTES, RESULTS, find, home, load, read_results
 from unweave.record import console, say
 from unweave.report.figures import importance_figure
@@ -50,7 +50,7 @@ def evaluate_run(
     return results
 
 
-def _onto_card(run: str, out: Path, model: DiffusionModel) -> None:
+def _onto_card(run: str, out: Path, model: UnitModel) -> None:
     """Writes the card of a model anew, with its scores, where they are in the folder of its own run."""
     if out == home(run) and find(run).is_relative_to(out):
         write_card(model, find(run), read_results(out, model), read_results(out, model, ATTRIBUTES))
@@ -130,9 +130,9 @@ def _holders(results: dict[str, Any], unit_names: dict[int, str]) -> Table:
     return table
 
 
-def unit_labels(model: DiffusionModel, results: dict[str, Any] | None) -> list[str]:
+def unit_labels(model: UnitModel, results: dict[str, Any] | None) -> list[str]:
     """`unit 3`, and below it the name that it was given, else the factor that it matters most for, where it matters."""
-    found = dict.fromkeys(range(model.config.encoder.num_units), "")
+    found = dict.fromkeys(range(model.num_units), "")
     if results is not None:
         for unit, row in enumerate(np.array(results["scores"]["importance"])):
             factor = int(row.argmax())

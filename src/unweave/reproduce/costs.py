@@ -45,7 +45,7 @@ def measure(config: RunConfig | VQRunConfig, num_images: int, snapshots: int) ->
     `num_images` of the set are encoded at each of `snapshots`.
     """
     per_image, num_weights = launch(replace(config.train, devices=1), _time, config)
-    codes = 2 * 4 * num_images * snapshots * config.model.encoder.num_units if isinstance(config, RunConfig) else 0
+    codes = 2 * 4 * num_images * snapshots * config.model.num_units if isinstance(config, RunConfig) else 0
     # two checkpoints of weights, their average and two moments, and the model
     disk = 4 * num_weights * (2 * 4 + 1) + codes
     train = config.train

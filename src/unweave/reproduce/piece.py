@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from unweave.checkpoint import MAY_CHANGE
-from unweave.config import RunConfig, VQGANConfig, VQRunConfig
+from unweave.config import DiffusionConfig, RunConfig, VQGANConfig, VQRunConfig
 from unweave.configfile import differences, from_dict, to_dict
 from unweave.data import open_dataset
 from unweave.data.base import Grid, ImageSet
 from unweave.errors import require
-from unweave.evaluate import scalars_of, untrained
+from unweave.evaluate import scalars_of
 from unweave.files import write_atomically, write_text
 from unweave.metrics.inputs import Protocol, one_number_per_unit
 from unweave.metrics.suite import SuiteResult, score_grid, score_rows
-from unweave.models.diffusion import DiffusionModel
+from unweave.models.base import UnitModel
 from unweave.models.folder import load
 from unweave.record import Say, read_record, say
 from unweave.reproduce.plan import Piece, Request
@@ -103,7 +103,9 @@ def _plain(config: C) -> C:
         files = model.perceptual
         names = replace(files, backbone=Path(files.backbone).name, heads=Path(files.heads).name)
         return replace(config, data=data, model=replace(model, perceptual=names))
-    return replace(config, data=data, model=replace(model, tokenizer=replace(model.tokenizer, folder="")))
+    if isinstance(model, DiffusionConfig):
+        return replace(config, data=data, model=replace(model, tokenizer=replace(model.tokenizer, folder="")))
+    return replace(config, data=data)
 
 
 def _asked(piece: Piece, request: Request) -> dict[str, Any]:
@@ -158,9 +160,7 @@ def _last(path: Path, kind: Kind, dataset: ImageSet, protocol: Protocol, request
     return [{"seed": seed, **_scores(path, kind, dataset, protocol, seed, ("downstream",))} for seed in seeds]
 
 
-def _encode_snapshot(
-    model: DiffusionModel, config: RunConfig, request: Request, dataset: ImageSet, folder: Path
-) -> None:
+def _encode_snapshot(model: UnitModel, config: RunConfig, request: Request, dataset: ImageSet, folder: Path) -> None:
     """Writes the codes of all images where the model, as it is saved, has come to a snapshot."""
     images, options = model.history["images"], config.train
     every = options.save_every_images * request.size.saves_per_snapshot
@@ -170,15 +170,14 @@ def _encode_snapshot(
         encode(model, dataset, path)
 
 
-def encode(model: DiffusionModel, dataset: ImageSet, path: Path) -> None:
+def encode(model: UnitModel, dataset: ImageSet, path: Path) -> None:
     """Writes `scalars` (n, N) and `components` (n, N) of all n images of a set.
 
     A component is the first principal one of a unit's tokens over the set, as its anchor leaves them: what the
     published script scores.
     """
-    encoder = model.config.encoder
-    scalars = np.empty((len(dataset), encoder.num_units), np.float32)
-    tokens = np.empty((len(dataset), encoder.num_units, encoder.token_dim), np.float32)
+    scalars = np.empty((len(dataset), model.num_units), np.float32)
+    tokens = np.empty((len(dataset), model.num_units, model.token_dim), np.float32)
     for start in range(0, len(dataset), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(dataset)))
         codes = model.encode(dataset.images(rows))
@@ -218,13 +217,13 @@ def _by_name(result: SuiteResult) -> dict[str, float]:
     }
 
 
-def _untrained(model: DiffusionModel, seed: int, dataset: ImageSet) -> dict[str, float]:
+def _untrained(model: UnitModel, seed: int, dataset: ImageSet) -> dict[str, float]:
     """The scalars of the extractor before its training, under the robust protocol."""
-    scalars = scalars_of(untrained(model, seed), dataset, np.arange(len(dataset)), "encoding, untrained", quiet=True)
+    scalars = scalars_of(model.untrained(seed), dataset, np.arange(len(dataset)), "encoding, untrained", quiet=True)
     return score(scalars, dataset, "robust", 0)
 
 
-def _distance(model: DiffusionModel, dataset: ImageSet, request: Request, seed: int, tell: Say) -> dict[str, Any]:
+def _distance(model: UnitModel, dataset: ImageSet, request: Request, seed: int, tell: Say) -> dict[str, Any]:
     """How far drawn images are from the set: FID with Inception's weights, else a distance of another name."""
     from unweave.generation import distance_to_data
 

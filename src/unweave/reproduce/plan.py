@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from unweave.config import RunConfig, VQRunConfig
+from unweave.config import DiffusionConfig, RunConfig, VQRunConfig
 from unweave.data import is_place
 from unweave.data.catalogue import CATALOGUE
 from unweave.errors import UserError, require
@@ -79,20 +79,30 @@ def make_plan(request: Request) -> list[Piece]:
     for name in request.sets:
         perceptual = str(request.vgg16 or ""), str(request.lpips or "")
         first = Piece(f"{name}/{FIRST}", first_stage(request.size, name, request.out, perceptual))
-        pieces.append(first)
-        for key, method in methods(request.size, request.table, name, request.out).items():
+        rows = methods(request.size, request.table, name, request.out)
+        if any(_needs_first_stage(method.config) for method in rows.values()):
+            pieces.append(first)
+        for key, method in rows.items():
+            needs = first.name if _needs_first_stage(method.config) else ""
             pieces += [
-                Piece(
-                    f"{name}/{key}/seed{seed}", _on(method.config, request.out / first.name, seed), method, first.name
-                )
+                Piece(f"{name}/{key}/seed{seed}", _on(method.config, request.out / first.name, seed), method, needs)
                 for seed in request.seeds
             ]
     return [_snapshots(piece, request.size) for piece in pieces]
 
 
 def _on(config: RunConfig, first: Path, seed: int) -> RunConfig:
+    """A training under a seed, on a first stage where the model needs one."""
+    config = replace(config, train=replace(config.train, seed=seed))
+    if not _needs_first_stage(config):
+        return config
+    assert isinstance(config.model, DiffusionConfig)
     tokenizer = replace(config.model.tokenizer, folder=str((first / "run" / "model").absolute()))
-    return replace(config, model=replace(config.model, tokenizer=tokenizer), train=replace(config.train, seed=seed))
+    return replace(config, model=replace(config.model, tokenizer=tokenizer))
+
+
+def _needs_first_stage(config: RunConfig) -> bool:
+    return isinstance(config.model, DiffusionConfig) and config.model.tokenizer.kind == "vq"
 
 
 def _snapshots(piece: Piece, scale: Scale) -> Piece:

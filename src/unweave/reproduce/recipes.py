@@ -13,8 +13,8 @@ from unweave.config import (
     AnchorConfig,
     CriticConfig,
     DataConfig,
+    DiffusionConfig,
     EncoderConfig,
-    ModelConfig,
     RunConfig,
     Sampling,
     TokenizerConfig,
@@ -128,11 +128,17 @@ def _labelled(config: RunConfig) -> RunConfig:
     return replace(config, data=replace(config.data, labels=labels))
 
 
+def _diffusion(config: RunConfig) -> DiffusionConfig:
+    """The options of the model: all rows of the paper's tables are diffusion models."""
+    assert isinstance(config.model, DiffusionConfig)
+    return config.model
+
+
 def _ablation(rows: dict[str, Method], prefix: str, pulled: tuple[str, ...]) -> dict[str, Method]:
     """Skip Dropout on and off by anchors on and off, all else alike."""
 
     def without(config: RunConfig, anchors: bool, skip_dropout: bool) -> RunConfig:
-        model = config.model
+        model = _diffusion(config)
         if anchors:
             model = replace(model, anchors=replace(model.anchors, mode="off"))
         if skip_dropout:
@@ -214,9 +220,10 @@ def _small(scale: ScaleName, table: Table, data: DataConfig) -> dict[str, Method
             cache_latents=True,
         ),
     )
-    published = replace(base.model, anchors=replace(base.model.anchors, mode="published", max_points=300))
-    encoder = replace(base.model.encoder, trunk="residual", unit_activation="elu", hidden=())
-    plain = replace(base.model, encoder=encoder, anchors=replace(base.model.anchors, mode="off", max_points=300))
+    model = _diffusion(base)
+    published = replace(model, anchors=replace(model.anchors, mode="published", max_points=300))
+    encoder = replace(model.encoder, trunk="residual", unit_activation="elu", hidden=())
+    plain = replace(model, encoder=encoder, anchors=replace(model.anchors, mode="off", max_points=300))
     return {
         "dyga": Method("DyGA, corrected anchors", base),
         "dyga-published": Method("DyGA, published anchors", replace(base, model=published)),
@@ -224,10 +231,10 @@ def _small(scale: ScaleName, table: Table, data: DataConfig) -> dict[str, Method
     }
 
 
-def _small_model(scale: ScaleName, table: Table, images: int) -> ModelConfig:
+def _small_model(scale: ScaleName, table: Table, images: int) -> DiffusionConfig:
     small = scale == "small"
     return replace(
-        PRESETS["rooms-cpu"].config.model,
+        _diffusion(PRESETS["rooms-cpu"].config),
         denoiser="unet" if table == "ablation" else "transformer",
         tokenizer=TokenizerConfig(kind="vq", channels=SMALL_CHANNELS, downsample=8, vq=SMALL_VQ if small else TINY_VQ),
         encoder=EncoderConfig(

@@ -16,7 +16,7 @@ import torch
 from unweave.config import Sampling
 from unweave.data.pictures import MOST_PIXELS, read_picture
 from unweave.errors import UserError, require
-from unweave.models.diffusion import Codes
+from unweave.models.base import Codes
 from unweave.models.folder import find, home, name_unit, read_results
 from unweave.report.anchors import DotMap, dot_map, plane
 from unweave.report.pictures import Studio
@@ -101,7 +101,7 @@ class Session:
 
     @property
     def num_units(self) -> int:
-        return self.model.config.encoder.num_units
+        return self.model.num_units
 
     @property
     def labels(self) -> list[str]:

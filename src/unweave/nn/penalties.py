@@ -1,0 +1,58 @@
+"""Penalties on codes, by which variational auto-encoders that disentangle differ from a plain one.
+
+B batch, N units. Codes are drawn from q(z|x), normal with a mean and a log variance (B, N) for each image x; q(z) is
+its average over the images. All results are in nats, except for `covariance_penalty`.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def draw_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """A draw from each of the normal distributions (B, N), through which gradients pass (Kingma and Welling 2014)."""
+    return mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(q(z|x) || standard normal) of each image, (B,): beta-VAE multiplies it by beta (Higgins et al. 2017)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def total_correlation(codes: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(q(z) || prod_n q(z_n)) estimated with the batch's own posteriors as q(z): beta-TCVAE (Chen et al. 2018).
+
+    The paper's minibatch-weighted sampling differs by a constant, in which the number of images of the data set stands.
+    The estimate is too low by what one batch cannot show: it wants large batches.
+    """
+    apart = codes.unsqueeze(1) - mean  # (B, B, N): code i under the posterior of image j
+    log_density = -0.5 * (apart.square() / log_variance.exp() + log_variance + math.log(2 * math.pi))
+    joint = log_density.sum(2).logsumexp(1)  # (B,)
+    separate = log_density.logsumexp(1).sum(1)  # (B,)
+    return (joint - separate).mean() + (codes.shape[1] - 1) * math.log(len(codes))
+
+
+def shuffle_units(codes: Tensor) -> Tensor:
+    """Codes (B, N) with each unit's values exchanged among the images: draws from prod_n q(z_n)."""
+    return torch.stack([unit[torch.randperm(len(unit), device=unit.device)] for unit in codes.unbind(1)], 1)
+
+
+def density_ratio(logits: Tensor) -> Tensor:
+    """log q(z) - log prod_n q(z_n), averaged over draws from q(z), by a discriminator's two logits (B, 2): an estimate
+    of the total correlation, exact for the best discriminator (Kim and Mnih 2018, equation 3)."""
+    return (logits[:, 0] - logits[:, 1]).mean()
+
+
+def discriminator_loss(joint: Tensor, shuffled: Tensor) -> Tensor:
+    """Cross entropy of a discriminator's logits (B, 2) of codes and of shuffled ones (ibid., algorithm 2)."""
+    labels = torch.arange(2, device=joint.device).repeat_interleave(len(joint))
+    return F.cross_entropy(torch.cat([joint, shuffled]), labels)
+
+
+def covariance_penalty(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Squared distance of the covariance of q(z) from the identity: DIP-VAE-II with lambda_od = lambda_d (Kumar et al.
+    2018, equation 7)."""
+    covariance = mean.T.cov() + log_variance.exp().mean(0).diag()
+    return (covariance - torch.eye(len(covariance), device=mean.device)).square().sum()
