@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from unweave.commands.data import facts
 from unweave.config import DataConfig
 from unweave.data import DATASETS
 from unweave.data.catalogue import CATALOGUE, Entry, find
 from unweave.data.published import MPI3D
-from unweave.report.dataset import facts
 from unweave.report.figures import image_grid
 
 ROOT = Path(__file__).parents[1]

@@ -29,12 +29,12 @@ from unweave.config import RunConfig, TrainConfig
 from unweave.configfile import from_dict, to_dict, to_json
 from unweave.data import DSprites, open_dataset
 from unweave.data.base import FactorDataset
-from unweave.evaluate import scalars_of, score, standardise
+from unweave.evaluation.model import scalars_of, score, standardise
 from unweave.metrics.dci import disentanglement
 from unweave.models.diffusion import DiffusionModel
 from unweave.presets import PRESETS
 from unweave.record import read_record, say
-from unweave.train import train
+from unweave.training.loop import train
 
 RESULTS = record.RESULTS / "minutes"
 GOALS = {  # FactorVAE score and DCI-D: what we aim for, and below what a preset is not good enough

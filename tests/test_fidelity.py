@@ -20,19 +20,20 @@ from torch import nn
 import unweave
 from tests.published_arithmetic import normalised, published_fit, published_pull
 from unweave import metrics
-from unweave.batches import split_rows
 from unweave.config import AnchorConfig, EncoderConfig, RunConfig, TrainConfig, UNetConfig
 from unweave.data import open_dataset
 from unweave.data.catalogue import CATALOGUE
+from unweave.explore import swap
 from unweave.metrics import suite
 from unweave.models.diffusion import DiffusionModel
 from unweave.nn import published_anchors
 from unweave.nn.anchors import Anchors
 from unweave.nn.encoder import FeatureExtractor, UnitMLPs
 from unweave.nn.unet import SkipDropout, UNet
-from unweave.presets import FIRST_STAGES, PRESETS, SCHEDULES
-from unweave.sample import swap
-from unweave.train import learning_rate, train
+from unweave.presets import FIRST_STAGES, PRESETS
+from unweave.presets.published import SCHEDULES
+from unweave.training.batches import split_rows
+from unweave.training.loop import learning_rate, train
 
 PAGE = Path(__file__).parents[1] / "docs" / "fidelity.md"
 CHANGE_RESULTS = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 21, 22, 23, 25, 27, 29, 30}

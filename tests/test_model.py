@@ -8,7 +8,7 @@ from unweave.config import Sampling
 from unweave.data import open_dataset
 from unweave.errors import UserError
 from unweave.estimator import UnitEncoder
-from unweave.sample import reconstruct, swap, traverse, unit_range
+from unweave.explore import reconstruct, swap, traverse, unit_range
 
 TEN = Sampling(steps=10)
 

@@ -15,11 +15,11 @@ from sklearn.decomposition import PCA
 
 import unweave
 from unweave.cli import main
+from unweave.commands.data import _walk
 from unweave.data import Rooms
 from unweave.data.base import StateSpace
 from unweave.data.pictures import fitted
 from unweave.metrics import tad
-from unweave.report.dataset import _walk
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

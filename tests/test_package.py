@@ -59,4 +59,6 @@ def test_importing_loads_no_torch(name):
 
 def test_training_loads_no_scikit_learn():
     """Workers that read images are copies of the training process: what it has loaded is held once for each."""
-    subprocess.run([sys.executable, "-c", "import sys, unweave.train; assert 'sklearn' not in sys.modules"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import sys, unweave.training.loop; assert 'sklearn' not in sys.modules"], check=True
+    )

@@ -87,18 +87,18 @@ def data(
         cache_gb: most disk space that check may take there
         to: folder for what is downloaded (default: data/NAME here)
     """
-    from unweave.report import dataset
+    from unweave.commands import data as commands
 
     if action == "list":
-        dataset.list_datasets(cache)
+        commands.list_datasets(cache)
     elif action == "clear":
-        dataset.clear_stores(what, cache)
+        commands.clear_stores(what, cache)
     elif action == "check":
         require(bool(what), "name what to check: unweave data check 3dshapes.h5")
-        dataset.describe(what, size, sheet, cache, cache_gb)
+        commands.describe(what, size, sheet, cache, cache_gb)
     else:
         require(bool(what), f"name a data set: unweave data {action} shapes3d")
-        dataset.inform(what) if action == "info" else dataset.get(what, to)
+        commands.inform(what) if action == "info" else commands.get(what, to)
 
 
 def evaluate(
@@ -120,7 +120,7 @@ def evaluate(
         device: cpu, cuda, mps or auto
         cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told
     """
-    from unweave.report.summary import evaluate_run
+    from unweave.commands.evaluate import evaluate_run
 
     evaluate_run(run, _output(run, out), seed, device, data, cache_gb)
 
@@ -152,7 +152,7 @@ def frechet(
         batch_size: images at a time
         json: print what frechet.json holds
     """
-    from unweave.report.summary import measure_distance
+    from unweave.commands.evaluate import measure_distance
 
     found = measure_distance(run, _output(run, out), inception, images, real, sampling, device, data, batch_size)
     if json:
@@ -191,16 +191,16 @@ def score(
         json: file for every number and matrix
         figures: folder for pictures of the matrices
     """
-    from unweave import scoring
+    from unweave.evaluation import files
     from unweave.files import write_text
     from unweave.metrics.suite import METRICS, check_metrics
 
     chosen = metrics.split(",") if metrics else list(METRICS)
     check_metrics(chosen)
-    scored = scoring.score_files(codes, factors, sizes, chosen, protocol, seeds, bootstrap, vectors, test)
-    scoring.show(scored, codes)
+    scored = files.score_files(codes, factors, sizes, chosen, protocol, seeds, bootstrap, vectors, test)
+    files.show(scored, codes)
     if json is not None:
-        write_text(json, scoring.as_json(scored))
+        write_text(json, files.as_json(scored))
         _wrote(json)
     if figures is not None:
         from unweave.report.figures import matrix_figure
@@ -224,13 +224,13 @@ def udr(
         relation: how codes of two models are compared: their rank correlations, or the weights of a Lasso regression
         json: file for the scores and the agreement of every pair
     """
-    from unweave import scoring
+    from unweave.evaluation import files
     from unweave.files import write_text
 
-    found = scoring.agree(codes, relation)
-    scoring.show_agreement(found, codes)
+    found = files.agree(codes, relation)
+    files.show_agreement(found, codes)
     if json is not None:
-        write_text(json, scoring.agreement_as_json(found, codes))
+        write_text(json, files.agreement_as_json(found, codes))
         _wrote(json)
 
 
@@ -251,7 +251,7 @@ def encode(
         batch_size: images at a time
         cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told
     """
-    from unweave.export import encode_to_file
+    from unweave.evaluation.encode import encode_to_file
 
     encode_to_file(run, out, data, device, batch_size, cache_gb)
 
@@ -386,7 +386,7 @@ def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
         run: folder of the run; a run that was stopped goes on
         images: train on fewer images than the preset does, for a shorter look
     """
-    from unweave.demo import demo as run_demo
+    from unweave.commands.demo import demo as run_demo
 
     run_demo(run, images)
 

@@ -10,11 +10,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from unweave.data.arrays import ArrayImages
 from unweave.errors import require
+from unweave.models.base import find_device
 from unweave.models.folder import load
 from unweave.models.images import check_images
 from unweave.presets import PRESETS
-from unweave.runtime import device as device_of
-from unweave.train import train
+from unweave.training.loop import train
 
 
 class UnitEncoder(TransformerMixin, BaseEstimator):
@@ -53,11 +53,11 @@ class UnitEncoder(TransformerMixin, BaseEstimator):
             images=self.num_images or config.train.images,
             batch_size=self.batch_size,
             seed=self.seed,
-            accelerator=device_of(self.device).type,  # pyright: ignore[reportArgumentType]
+            accelerator=find_device(self.device).type,  # pyright: ignore[reportArgumentType]
         )
         with tempfile.TemporaryDirectory() as folder:
             model = train(replace(config, train=options), Path(folder) / "run", dataset=ArrayImages(pixels))
-            self.model_ = load(model, device_of(self.device))
+            self.model_ = load(model, find_device(self.device))
         return self
 
     def transform(self, images: np.ndarray) -> np.ndarray:

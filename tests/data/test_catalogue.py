@@ -125,7 +125,7 @@ def test_a_set_of_several_files_comes_into_one_folder(monkeypatch, tmp_path, cap
     """`data get` asks for each file and says how to train on them."""
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr("unweave.report.dataset.download", lambda file, folder, say: asked.append((folder, file.name)))
+    monkeypatch.setattr("unweave.commands.data.download", lambda file, folder, say: asked.append((folder, file.name)))
     assert main(["data", "get", "smallnorb"]) == 0
     assert asked == [(Path("data/smallnorb"), file.name) for file in CATALOGUE["smallnorb"].files]
     assert "--data.folder data/smallnorb" in capsys.readouterr().err
@@ -149,8 +149,8 @@ def test_commands_of_the_pages_are_understood(name, monkeypatch):
     lines = re.findall("^    unweave (.*)$", (ROOT / "docs" / "data" / f"{name}.md").read_text(), re.MULTILINE)
     called = []
     for stand_in in ("describe", "get"):
-        monkeypatch.setattr(f"unweave.report.dataset.{stand_in}", lambda *words: called.append(words))
-    monkeypatch.setattr("unweave.train.train", lambda *words: called.append(words) or Path("model"))
+        monkeypatch.setattr(f"unweave.commands.data.{stand_in}", lambda *words: called.append(words))
+    monkeypatch.setattr("unweave.training.loop.train", lambda *words: called.append(words) or Path("model"))
     for line in lines:
         assert main(shlex.split(line)) == 0
     assert len(called) == len(lines) >= 2

@@ -12,14 +12,14 @@ import torch.distributed as dist
 import webdataset
 from PIL import Image
 
-from unweave.batches import Order, batches
 from unweave.cli import main
 from unweave.config import DataConfig
 from unweave.data import open_dataset
 from unweave.data import store as store_module
 from unweave.data.cache import stores
 from unweave.errors import UserError
-from unweave.stages import Reader
+from unweave.training.batches import Order, batches
+from unweave.training.stages import Reader
 
 SIZE, NUM = 16, 10
 

@@ -11,16 +11,16 @@ from sklearn.decomposition import PCA
 
 import unweave
 from unweave.cli import main
+from unweave.commands.evaluate import show
 from unweave.config import Sampling
 from unweave.data import open_dataset
+from unweave.explore import attention, traverse, unit_range
 from unweave.metrics.meanings import PUBLISHED
 from unweave.record import console
 from unweave.report import anchors, figures, pictures
 from unweave.report.anchors import AnchoredUnit, Colouring, Row, anchors_figure, dispersion, map_figure, plane
 from unweave.report.figures import attention_grid, image_grid, matrix_figure, moving_grid
 from unweave.report.pictures import Studio
-from unweave.report.summary import show
-from unweave.sample import attention, traverse, unit_range
 
 FIVE = Sampling(steps=5)
 

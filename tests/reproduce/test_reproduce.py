@@ -11,13 +11,13 @@ import torch
 from sklearn.decomposition import PCA
 
 import unweave
-from unweave import train as training
 from unweave.cli import main
 from unweave.data import open_dataset
 from unweave.errors import UserError
 from unweave.metrics import cell_index, dci, factor_vae_score, sample_rows, tad
 from unweave.reproduce import command, costs, piece, plan, pool
 from unweave.reproduce.plan import Request, make_plan
+from unweave.training import loop as training
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_table2_scores_attributes_and_drawn_images(tmp_path, monkeypatch):
         asked.append((num, weights, sampling.steps, sampling.seed))
         return {"name": "Frechet distance, own features", "value": 2.5, "images": num, "seconds": 1.0}
 
-    monkeypatch.setitem(sys.modules, "unweave.generation", SimpleNamespace(distance_to_data=distance_to_data))
+    monkeypatch.setitem(sys.modules, "unweave.evaluation.frechet", SimpleNamespace(distance_to_data=distance_to_data))
     monkeypatch.setattr(command, "show_costs", lambda *_: 0.0)
     monkeypatch.setattr(command, "places", lambda _: {"here": {}})
     methods = plan.methods

@@ -12,11 +12,11 @@ from sklearn.neighbors import NearestNeighbors
 import unweave
 from unweave.config import Sampling
 from unweave.errors import UserError
+from unweave.explore import anchor_means, reconstruct, redraw
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import find, save_model
 from unweave.report.anchors import colour, dot_map
 from unweave.report.pictures import Studio
-from unweave.sample import anchor_means, reconstruct, redraw
 from unweave.viewer import parts
 from unweave.viewer.session import MOST_BYTES, NEIGHBOUR, Drawn, Reading, Session, Typical
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.config import MODELS, AnchorConfig, DataConfig, ModelConfig, Sampling, Solver
-from unweave.errors import require
+from unweave.errors import UserError, require
 from unweave.models.images import check_images, normalise, to_uint8
 from unweave.nn.anchors import Anchors
 from unweave.nn.layers import Attention
@@ -247,6 +247,19 @@ def make_model(config: ModelConfig) -> UnitModel:
     """The model that options describe, with fresh weights."""
     module, name = next(kind.model for kind in MODELS.values() if kind.options is type(config)).rsplit(".", 1)
     return getattr(importlib.import_module(module), name)(config)
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """A torch device by name; `auto` is the fastest one present. Raises `UserError` for one that is not there."""
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found if found is not None else torch.device("cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device is {name!r}: {str(error).splitlines()[0]}") from None
+    return chosen
 
 
 @contextmanager

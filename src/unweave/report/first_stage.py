@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unweave.batches import split_rows
 from unweave.config import TokenizerConfig, VQConfig, VQGANConfig, VQRunConfig
 from unweave.data import open_dataset
 from unweave.models.images import normalise, to_uint8
@@ -14,6 +13,7 @@ from unweave.models.tokenizer import make_vq, read_vq
 from unweave.models.vqgan import redraw
 from unweave.record import say
 from unweave.report.figures import image_grid
+from unweave.training.batches import split_rows
 
 NUM_IMAGES = 12
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from unweave.config import Sampling
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import require
-from unweave.export import data_config
+from unweave.evaluation.encode import data_config
+from unweave.explore import anchor_means, anchor_members, attention, reconstruct, redraw, swap, traverse, unit_range
 from unweave.metrics.information import as_labels, binned, mutual_information
 from unweave.metrics.inputs import classes
-from unweave.models.base import Codes, UnitModel
+from unweave.models.base import Codes, UnitModel, find_device
 from unweave.models.folder import home, load, read_results
 from unweave.record import Display, say
 from unweave.report.anchors import (
@@ -29,14 +30,12 @@ from unweave.report.anchors import (
     plane,
 )
 from unweave.report.figures import attention_grid, image_grid, moving_grid, wrapped
-from unweave.report.summary import unit_labels
-from unweave.runtime import device as device_of
-from unweave.sample import anchor_means, anchor_members, attention, reconstruct, redraw, swap, traverse, unit_range
 
 NUM_SAMPLE = 2048
 MOST_ANCHORS = 8  # pictures of a unit's anchors
 MOST_FACTORS = 7  # panels of a map besides that of the anchors
 LETTERS = 11  # of a line at the head of a column
+HELD = 0.2  # of a factor's importance: less is no reason to call a unit by it
 ENDS = 0.05  # part of the images at either end of a unit's range
 
 
@@ -72,7 +71,7 @@ class Studio:
     @classmethod
     def open(cls, run: str, data: str, device: str, sampling: Sampling) -> "Studio":
         """Opens a run, model folder or bundled model with the data that it was trained on, or that `data` names."""
-        model = load(run, device_of(device))
+        model = load(run, find_device(device))
         dataset = open_dataset(data_config(model, data), model.config.image_size, say)
         return cls(model, dataset, unit_labels(model, read_results(home(run), model)), sampling)
 
@@ -253,3 +252,14 @@ class Studio:
     def _rows(self) -> list[str]:
         """The labels as heads of rows."""
         return [wrapped(label.replace("\n", ": "), 2 * LETTERS) for label in self.labels]
+
+
+def unit_labels(model: UnitModel, results: dict[str, Any] | None) -> list[str]:
+    """`unit 3`, and below it the name that it was given, else the factor that it matters most for, where it matters."""
+    found = dict.fromkeys(range(model.num_units), "")
+    if results is not None:
+        for unit, row in enumerate(np.array(results["scores"]["importance"])):
+            factor = int(row.argmax())
+            found[unit] = results["data"]["factor_names"][factor] if row[factor] >= HELD else ""
+    found |= model.unit_names
+    return [f"unit {unit}\n{text}".strip() for unit, text in found.items()]

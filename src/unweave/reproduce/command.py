@@ -8,7 +8,7 @@ from unweave.data import open_dataset
 from unweave.data.base import ImageSet
 from unweave.data.catalogue import CATALOGUE
 from unweave.files import write_text
-from unweave.presets import SCHEDULES
+from unweave.presets.published import SCHEDULES
 from unweave.record import clock, say
 from unweave.reproduce.costs import show_costs
 from unweave.reproduce.faces import draw_faces

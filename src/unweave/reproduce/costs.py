@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from rich.table import Table as Sheet
 
-from unweave.batches import split_rows
 from unweave.config import RunConfig, VQRunConfig
 from unweave.data.arrays import ArrayImages
 from unweave.record import Record, clock, console
 from unweave.reproduce.plan import Piece, Request
-from unweave.run import Run
-from unweave.runtime import Fabric, launch
-from unweave.train import build, train_step
+from unweave.training.batches import split_rows
+from unweave.training.loop import build, train_step
+from unweave.training.run import Run
+from unweave.training.runtime import Fabric, launch
 
 PATIENCE = 3.0
 """Seconds that a whole step may take to be timed; longer ones are judged by a part of a batch."""

@@ -13,23 +13,22 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from unweave.checkpoint import MAY_CHANGE
 from unweave.config import DiffusionConfig, RunConfig, VQGANConfig, VQRunConfig
 from unweave.configfile import differences, from_dict, to_dict
 from unweave.data import open_dataset
 from unweave.data.base import Grid, ImageSet
 from unweave.errors import require
-from unweave.evaluate import scalars_of
+from unweave.evaluation.model import scalars_of
 from unweave.files import write_atomically, write_text
 from unweave.metrics.inputs import Protocol, one_number_per_unit
 from unweave.metrics.suite import SuiteResult, score_grid, score_rows
-from unweave.models.base import UnitModel
+from unweave.models.base import UnitModel, find_device
 from unweave.models.folder import load
 from unweave.record import Say, read_record, say
 from unweave.reproduce.plan import Piece, Request
 from unweave.reproduce.recipes import Kind, Method
-from unweave.runtime import device as device_of
-from unweave.train import crosses, train
+from unweave.training.checkpoint import MAY_CHANGE
+from unweave.training.loop import crosses, train
 
 CHUNK = 2048
 RESULT = "result.json"
@@ -136,7 +135,7 @@ def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, 
     assert isinstance(config, RunConfig)
     dataset = open_dataset(config.data, config.model.image_size, tell)
     train(config, folder / "run", tell, on_save=lambda model: _encode_snapshot(model, config, request, dataset, codes))
-    model = load(folder / "run", device_of())
+    model = load(folder / "run", find_device())
     *earlier, last = sorted(codes.glob("*.npz"))
     tell(f"{piece.name}: scoring")
     found: dict[str, Any] = {
@@ -225,7 +224,7 @@ def _untrained(model: UnitModel, seed: int, dataset: ImageSet) -> dict[str, floa
 
 def _distance(model: UnitModel, dataset: ImageSet, request: Request, seed: int, tell: Say) -> dict[str, Any]:
     """How far drawn images are from the set: FID with Inception's weights, else a distance of another name."""
-    from unweave.generation import distance_to_data
+    from unweave.evaluation.frechet import distance_to_data
 
     scale = request.size
     found = distance_to_data(

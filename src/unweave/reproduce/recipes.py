@@ -25,7 +25,8 @@ from unweave.config import (
     VQRunConfig,
     VQTrainConfig,
 )
-from unweave.presets import CPU_TRAIN, FIRST_STAGES, PRESETS
+from unweave.presets import FIRST_STAGES, PRESETS
+from unweave.presets.cpu import CPU_TRAIN
 from unweave.reproduce.printed import ENCDIFF, OURS
 
 Table = Literal["table1", "table2", "ablation", "downstream"]

@@ -16,12 +16,11 @@ import torch
 from unweave.config import Sampling
 from unweave.data.pictures import MOST_PIXELS, read_picture
 from unweave.errors import UserError, require
+from unweave.explore import anchor_draws, anchor_means, anchor_members, redraw, unit_range
 from unweave.models.base import Codes
 from unweave.models.folder import find, home, name_unit, read_results
 from unweave.report.anchors import DotMap, dot_map, plane
-from unweave.report.pictures import Studio
-from unweave.report.summary import unit_labels
-from unweave.sample import anchor_draws, anchor_means, anchor_members, redraw, unit_range
+from unweave.report.pictures import Studio, unit_labels
 
 NUM_EXAMPLES = 12
 MOST_BYTES = 10 * 2**20  # of an upload

@@ -12,7 +12,7 @@ from unweave.cli import main
 from unweave.config import Sampling
 from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
-from unweave.generation import distance_to_data
+from unweave.evaluation.frechet import distance_to_data
 from unweave.models.images import normalise
 from unweave.nn.inception import Inception
 

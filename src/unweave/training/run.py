@@ -8,7 +8,7 @@ import numpy as np
 from unweave.config import DataConfig, RunConfig, VQRunConfig
 from unweave.data.base import ImageSet
 from unweave.record import Record, Say
-from unweave.runtime import Fabric
+from unweave.training.runtime import Fabric
 
 
 @dataclass(frozen=True)

@@ -63,19 +63,6 @@ def _call(main: Callable[..., Any], args: tuple[Any, ...], threads: int, fabric:
         torch.set_num_threads(before)
 
 
-def device(name: str = "auto") -> torch.device:
-    """A torch device by name; `auto` is the fastest one present. Raises `UserError` for one that is not there."""
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found if found is not None else torch.device("cpu")
-    try:
-        chosen = torch.device(name)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device is {name!r}: {str(error).splitlines()[0]}") from None
-    return chosen
-
-
 def mix_seed(*parts: int) -> int:
     """One 63-bit seed from several numbers; unlike a sum, no two tuples in use share one."""
     text = ",".join(str(int(part)) for part in parts)

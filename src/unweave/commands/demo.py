@@ -4,13 +4,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from unweave.commands.evaluate import evaluate_run
 from unweave.config import Sampling
 from unweave.presets import PRESETS
 from unweave.record import clock, say
 from unweave.report.page import write_report
 from unweave.report.pictures import Studio
-from unweave.report.summary import evaluate_run
-from unweave.train import train
+from unweave.training.loop import train
 
 PRESET = "rooms-cpu"
 

@@ -9,18 +9,16 @@ from rich.table import Table
 from unweave.config import Sampling
 from unweave.data import open_dataset
 from unweave.data.base import has_attributes, require_grid
-from unweave.evaluate import evaluate, evaluate_attributes, write_results
-from unweave.export import data_config
-from unweave.generation import BATCH_SIZE, distance_to_data
+from unweave.evaluation.encode import data_config
+from unweave.evaluation.frechet import BATCH_SIZE, distance_to_data
+from unweave.evaluation.model import evaluate, evaluate_attributes, write_results
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
-from unweave.models.base import UnitModel
+from unweave.models.base import UnitModel, find_device
 from unweave.models.card import write_card
 from unweave.models.folder import ATTRIBUTES, RESULTS, find, home, load, read_results
 from unweave.record import console, say
 from unweave.report.figures import importance_figure
-from unweave.runtime import device as device_of
-
-HELD = 0.2  # of a factor's importance: less is no reason to call a unit by it
+from unweave.report.pictures import unit_labels
 
 
 def evaluate_run(
@@ -31,7 +29,7 @@ def evaluate_run(
     On images with binary attributes the score is TAD, and the file `attributes.json`. Where the folder is the run's
     own, the scores go into the card of its model too.
     """
-    model = load(run, device_of(device))
+    model = load(run, find_device(device))
     images = open_dataset(data_config(model, data, cache_gb), model.config.image_size, say)
     if has_attributes(images):
         results = evaluate_attributes(model, images, seed)
@@ -68,7 +66,7 @@ def measure_distance(
     batch_size: int = BATCH_SIZE,
 ) -> dict[str, Any]:
     """The distance of a model's pictures from its data: a line on screen, and `frechet.json` in `out`."""
-    model = load(run, device_of(device))
+    model = load(run, find_device(device))
     dataset = open_dataset(data_config(model, data), model.config.image_size, say)
     found = distance_to_data(model, dataset, num, inception, sampling, num_real, batch_size, say)
     write_results(found, out / "frechet.json")
@@ -128,14 +126,3 @@ def _holders(results: dict[str, Any], unit_names: dict[int, str]) -> Table:
         size = results["data"]["factor_sizes"][column]
         table.add_row(name, str(size), *shares, *[""] * (2 - len(shares)), f"{accuracy:.0%}")
     return table
-
-
-def unit_labels(model: UnitModel, results: dict[str, Any] | None) -> list[str]:
-    """`unit 3`, and below it the name that it was given, else the factor that it matters most for, where it matters."""
-    found = dict.fromkeys(range(model.num_units), "")
-    if results is not None:
-        for unit, row in enumerate(np.array(results["scores"]["importance"])):
-            factor = int(row.argmax())
-            found[unit] = results["data"]["factor_names"][factor] if row[factor] >= HELD else ""
-    found |= model.unit_names
-    return [f"unit {unit}\n{text}".strip() for unit, text in found.items()]

@@ -13,7 +13,7 @@ import unweave
 from unweave.cli import main
 from unweave.data import Rooms, open_dataset
 from unweave.errors import UserError
-from unweave.evaluate import evaluate, standardise
+from unweave.evaluation.model import evaluate, standardise
 from unweave.metrics import cell_index, dci, downstream, factor_vae_score, sample_rows
 from unweave.metrics.suite import score_grid
 from unweave.models.images import normalise

@@ -16,12 +16,12 @@ from unweave.errors import require
 from unweave.models.base import UnitModel, evaluating, make_model
 from unweave.models.folder import save_model
 from unweave.models.images import normalise
-from unweave.models.latents import Latents, cached_latents
 from unweave.models.tokenizer import VQ, write_vq
 from unweave.models.vqgan import VQGAN
 from unweave.nn.perceptual import Perceptual
-from unweave.run import Run
-from unweave.runtime import mix_seed, sum_over_processes
+from unweave.training.latents import Latents, cached_latents
+from unweave.training.run import Run
+from unweave.training.runtime import mix_seed, sum_over_processes
 
 M = TypeVar("M", bound=nn.Module)
 

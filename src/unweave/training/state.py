@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from unweave.checkpoint import Checkpoint
-from unweave.nn.ema import Ema
-from unweave.stages import Stage
+from unweave.training.checkpoint import Checkpoint
+from unweave.training.ema import Ema
+from unweave.training.stages import Stage
 
 
 @dataclass

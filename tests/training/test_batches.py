@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.test_base import Toy
-from unweave.batches import Order, batches, split_rows
+from unweave.training.batches import Order, batches, split_rows
 
 
 @given(st.integers(1, 200), st.floats(0, 0.5), st.integers(0, 99))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unweave.nn.ema import Ema
+from unweave.training.ema import Ema
 
 
 def test_average_follows_the_recurrence_and_survives_a_restart():

@@ -11,8 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 import unweave
-from unweave import train as training
-from unweave.batches import split_rows
 from unweave.cli import main
 from unweave.config import (
     CriticConfig,
@@ -30,9 +28,11 @@ from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
 from unweave.models.tokenizer import make_tokenizer, make_vq, read_vq
 from unweave.record import Record, read_record
-from unweave.run import Run
-from unweave.runtime import launch
-from unweave.train import train
+from unweave.training import loop as training
+from unweave.training.batches import split_rows
+from unweave.training.loop import train
+from unweave.training.run import Run
+from unweave.training.runtime import launch
 
 SIZES = VQConfig(channels=(8, 8), num_res_blocks=1, codebook_size=16, norm_groups=4)
 
@@ -194,8 +194,8 @@ def test_latents_are_encoded_once_and_train_the_same(on_latents, tmp_path, monke
     plain, cached = (read_record(tmp_path / name / "metrics.jsonl")[-1] for name in ("plain", "first"))
     np.testing.assert_allclose(cached["per_step"]["loss"], plain["per_step"]["loss"], rtol=5e-3)
 
-    monkeypatch.setattr("unweave.models.latents.LatentSource.read", None)  # not called again
-    monkeypatch.setattr("unweave.models.latents.LatentSource.image_shape", None)
+    monkeypatch.setattr("unweave.training.latents.LatentSource.read", None)  # not called again
+    monkeypatch.setattr("unweave.training.latents.LatentSource.image_shape", None)
     told.clear()
     train(replace(caching, train=replace(caching.train, seed=1)), tmp_path / "second", told.append)
     assert not any("latents of rooms" in line for line in told)
@@ -274,7 +274,7 @@ def test_perceptual_weights_are_in_no_checkpoint(small, rooms, tmp_path, monkeyp
         def __call__(self, pictures, others):
             return (pictures - others).square().mean((1, 2, 3))
 
-    monkeypatch.setattr("unweave.stages.Perceptual", Constant)
+    monkeypatch.setattr("unweave.training.stages.Perceptual", Constant)
     perceptual = replace(small.model.perceptual, backbone="vgg16.pth", heads="vgg.pth")
     config = replace(small, model=replace(small.model, perceptual=perceptual), train=replace(small.train, images=16))
     told = []

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unweave import checkpoint
-from unweave.checkpoint import Checkpoint
 from unweave.errors import UserError
 from unweave.presets import PRESETS
 from unweave.record import Record, read_record
+from unweave.training import checkpoint
+from unweave.training.checkpoint import Checkpoint
 
 CONFIG = PRESETS["tiny"].config
 
@@ -67,7 +67,7 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path):
     checkpoint.save(tmp_path, saved(10))
     code = f"""
 import pathlib, resource, signal, torch
-from unweave import checkpoint
+from unweave.training import checkpoint
 from unweave.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # after the imports, which may write compiled code

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 
 import unweave
-from unweave import train as training
 from unweave.cli import main
 from unweave.config import TrainConfig
 from unweave.data import Rooms, open_dataset
@@ -24,8 +23,9 @@ from unweave.errors import UserError
 from unweave.models.diffusion import DiffusionModel
 from unweave.nn.noise import Schedule
 from unweave.record import read_record
-from unweave.stages import spread
-from unweave.train import learning_rate, train
+from unweave.training import loop as training
+from unweave.training.loop import learning_rate, train
+from unweave.training.stages import spread
 
 LONG = 10**9
 
@@ -192,7 +192,7 @@ def test_held_out_loss_is_of_images_from_the_whole_set():
 
 
 def test_held_out_images_are_never_trained_on(tiny):
-    from unweave.batches import Order, split_rows
+    from unweave.training.batches import Order, split_rows
 
     dataset = open_dataset(tiny.data, 32, [].append)
     rows, held_out = split_rows(len(dataset), 0.1, 0)

@@ -10,10 +10,10 @@ import unweave
 from unweave.config import AnchorConfig, NoiseConfig, Sampling, TokenizerConfig, TransformerConfig
 from unweave.data import Fixed, Rooms
 from unweave.errors import UserError
+from unweave.explore import anchor_draws, anchor_means, anchor_members, attention, reconstruct, redraw, swap
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.images import normalise, to_uint8
 from unweave.presets import PRESETS
-from unweave.sample import anchor_draws, anchor_means, anchor_members, attention, reconstruct, redraw, swap
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,13 @@
+"""Tables of presets: a row is a whole run, every value of it visible. The command line overrides a row."""
+
+from unweave.config import RunConfig
+from unweave.presets.base import Preset
+from unweave.presets.cpu import CPU
+from unweave.presets.first_stage import FIRST_STAGES
+from unweave.presets.published import GPU
+from unweave.presets.rivals import RIVALS
+
+PRESETS: dict[str, Preset[RunConfig]] = {**CPU, **RIVALS, **GPU}
+"""Runs of models with units."""
+
+__all__ = ["FIRST_STAGES", "PRESETS", "Preset"]
