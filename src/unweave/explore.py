@@ -130,7 +130,7 @@ def attention(
     each counting alike; feature maps smaller than the latent are repeated to its size. At each position the units'
     weights sum to 1; one that is nowhere preferred has 1 / N.
     """
-    require(bool(model.attention_layers()), f"the units of a {type(model).__name__} act through no attention")
+    require(bool(model.attention_layers()), f"a {model.describe()} has no cross-attention: there are no maps to draw")
     tokens, found = model.encode(images).aligned, []
     noise = model.draw_noise(1, sampling.seed)
     for start in range(0, len(images), CHUNK):
