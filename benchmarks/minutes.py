@@ -34,7 +34,7 @@ from unweave.metrics.dci import disentanglement
 from unweave.models.diffusion import DiffusionModel
 from unweave.presets import PRESETS
 from unweave.record import read_record, say
-from unweave.training.loop import train
+from unweave.train import train
 
 RESULTS = record.RESULTS / "minutes"
 GOALS = {  # FactorVAE score and DCI-D: what we aim for, and below what a preset is not good enough

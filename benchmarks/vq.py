@@ -21,7 +21,7 @@ from unweave.config import VQRunConfig
 from unweave.presets import FIRST_STAGES
 from unweave.record import read_record, say
 from unweave.report.first_stage import draw_redrawn
-from unweave.training.loop import train
+from unweave.train import train
 
 PRESET = "vq-rooms-cpu"
 GOALS = {"psnr_db": 26.0, "codes_used": 256, "minutes": 45}

@@ -12,7 +12,7 @@ import unweave
 from unweave.config import RunConfig
 from unweave.data import Fixed, Rooms
 from unweave.presets import PRESETS
-from unweave.training.loop import train
+from unweave.train import train
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,9 @@ from unweave.nn.encoder import FeatureExtractor, UnitMLPs
 from unweave.nn.unet import SkipDropout, UNet
 from unweave.presets import FIRST_STAGES, PRESETS
 from unweave.presets.published import SCHEDULES
+from unweave.train import train
 from unweave.training.batches import split_rows
-from unweave.training.loop import learning_rate, train
+from unweave.training.loop import learning_rate
 
 PAGE = Path(__file__).parents[1] / "docs" / "fidelity.md"
 CHANGE_RESULTS = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 21, 22, 23, 25, 27, 29, 30}

@@ -16,7 +16,7 @@ import unweave
 from unweave.config import RunConfig
 from unweave.configfile import read_json
 from unweave.data import Fixed, Rooms
-from unweave.training.loop import train
+from unweave.train import train
 
 BEFORE = Path(__file__).parent / "fixtures" / "before_the_move"
 MADE_WITH = json.loads((BEFORE / "made_with.json").read_text())

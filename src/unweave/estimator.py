@@ -14,7 +14,7 @@ from unweave.models.base import find_device
 from unweave.models.folder import load
 from unweave.models.images import check_images
 from unweave.presets import PRESETS
-from unweave.training.loop import train
+from unweave.training.main import train
 
 
 class UnitEncoder(TransformerMixin, BaseEstimator):

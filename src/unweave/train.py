@@ -1,5 +1,5 @@
-"""`from unweave.train import train`: training from Python, see `training.loop`."""
+"""`from unweave.train import train`: training from Python, see `training.main`."""
 
-from unweave.training.loop import train as train
+from unweave.training.main import train as train
 
 __all__ = ["train"]

@@ -28,9 +28,9 @@ from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
 from unweave.models.tokenizer import make_tokenizer, make_vq, read_vq
 from unweave.record import Record, read_record
+from unweave.train import train
 from unweave.training import loop as training
 from unweave.training.batches import split_rows
-from unweave.training.loop import train
 from unweave.training.run import Run
 from unweave.training.runtime import launch
 
@@ -86,10 +86,10 @@ def test_a_run_that_died_and_went_on_is_bit_equal_to_one_that_did_not(small, sma
     class Killed(BaseException):
         pass
 
-    def dies_at_400(run, state, images):
+    def dies_at_400(state, images):
         if state.images == 400:
             raise Killed
-        return train_step(run, state, images)
+        return train_step(state, images)
 
     train_step = training.train_step
     monkeypatch.setattr(training, "train_step", dies_at_400)
@@ -219,9 +219,9 @@ def _train_two(fabric, config, folder):
     rows, held_out = split_rows(len(dataset), config.data.held_out, 0)
     record = Record(folder / "metrics.jsonl", silent=not fabric.is_global_zero)
     run = Run(fabric, config, folder, dataset, None, rows, held_out, record, [].append)
-    state = training.take_up(run)
+    state = training.resume_or_build(run)
     start = state.model.vq.quantize.embedding.weight.detach().clone()
-    training.fit(run, state, "training", config.train.images)
+    training.run_loop(state, "training", config.train.images)
     ours = state.model.vq.quantize.embedding.weight.detach()
     books = fabric.all_gather(ours)
     return float((books[0] - books[1]).abs().max()), int(((ours - start).abs().amax(1) > 0.05).sum())

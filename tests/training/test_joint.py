@@ -15,7 +15,8 @@ from unweave.presets import PRESETS
 from unweave.record import read_record
 from unweave.training import loop
 from unweave.training.batches import split_rows
-from unweave.training.loop import learning_rate, train
+from unweave.training.loop import learning_rate
+from unweave.training.main import train
 
 TINY = PRESETS["tiny"].config
 
@@ -65,9 +66,9 @@ def test_a_step_has_the_rate_the_clip_and_the_progress_of_the_schedule(tmp_path,
     rates, clips, calls = [], [], []
     step, clip, forward = loop.train_step, torch.nn.utils.clip_grad_norm_, DiffusionModel.forward
 
-    def watched_step(run, state, batch):
+    def watched_step(state, batch):
         before = state.images
-        result = step(run, state, batch)
+        result = step(state, batch)
         rates.append((before, state.optimizer.param_groups[0]["lr"]))
         return result
 
@@ -118,8 +119,8 @@ def test_the_saved_average_is_the_recurrence_over_the_weights_of_the_steps(tmp_p
         averages.append(copies(state))
         return state
 
-    def watched_step(run, state, batch):
-        result = step(run, state, batch)
+    def watched_step(state, batch):
+        result = step(state, batch)
         weights.append(copies(state))
         return result
 

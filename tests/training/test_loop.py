@@ -23,8 +23,9 @@ from unweave.errors import UserError
 from unweave.models.diffusion import DiffusionModel
 from unweave.nn.noise import Schedule
 from unweave.record import read_record
+from unweave.train import train
 from unweave.training import loop as training
-from unweave.training.loop import learning_rate, train
+from unweave.training.loop import learning_rate
 from unweave.training.stages import spread
 
 LONG = 10**9
@@ -146,10 +147,10 @@ def test_a_start_that_was_cut_goes_on(two_starts, tmp_path, monkeypatch, start):
     train(two_starts, tmp_path / "whole", [].append)
     step, folder = training.train_step, tmp_path / "cut"
 
-    def cut(run, state, batch):
-        if run.folder.name == str(start) and state.images >= 600:
+    def cut(state, batch):
+        if state.run.folder.name == str(start) and state.images >= 600:
             raise RuntimeError("cut")
-        return step(run, state, batch)
+        return step(state, batch)
 
     monkeypatch.setattr(training, "train_step", cut)
     with pytest.raises(RuntimeError, match="cut"):

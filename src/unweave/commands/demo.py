@@ -10,7 +10,7 @@ from unweave.presets import PRESETS
 from unweave.record import clock, say
 from unweave.report.page import write_report
 from unweave.report.pictures import Studio
-from unweave.training.loop import train
+from unweave.training.main import train
 
 PRESET = "rooms-cpu"
 

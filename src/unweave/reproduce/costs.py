@@ -66,7 +66,7 @@ def _time(fabric: Fabric, config: RunConfig | VQRunConfig) -> tuple[float, int]:
         def seconds(num: int) -> float:
             batch = {"images": torch.from_numpy(pixels[:num])}
             began = time.perf_counter()
-            train_step(run, state, batch)
+            train_step(state, batch)
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize()
             return time.perf_counter() - began

@@ -28,7 +28,8 @@ from unweave.record import Say, read_record, say
 from unweave.reproduce.plan import Piece, Request
 from unweave.reproduce.recipes import Kind, Method
 from unweave.training.checkpoint import MAY_CHANGE
-from unweave.training.loop import crosses, train
+from unweave.training.loop import crosses
+from unweave.training.main import train
 
 CHUNK = 2048
 RESULT = "result.json"

@@ -7,6 +7,7 @@ import torch
 
 from unweave.training.checkpoint import Checkpoint
 from unweave.training.ema import Ema
+from unweave.training.run import Run
 from unweave.training.stages import Stage
 
 
@@ -21,6 +22,10 @@ class State:
     images: int = 0
     step: int = 0
     seconds: float = 0.0
+
+    @property
+    def run(self) -> Run:
+        return self.stage.run
 
     @property
     def model(self) -> torch.nn.Module:

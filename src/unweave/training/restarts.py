@@ -1,0 +1,56 @@
+"""Several starts from other first weights, of which the best goes on."""
+
+import shutil
+from dataclasses import replace
+
+from unweave.errors import require
+from unweave.record import Record, read_record
+from unweave.training import checkpoint
+from unweave.training.loop import resume_or_build, run_loop
+from unweave.training.run import Run
+
+
+def choose_start(run: Run) -> int:
+    """Trains `train.restarts` models, each as a run in a folder of its own, and puts the best of them into `run`.
+
+    They differ in their first weights; the best has the lowest loss on the images that were held out. Training goes on
+    from it as if there had been no other, but the seconds of all count. Returns the images that the last one saw: fewer
+    than `train.restart_images` if it was interrupted.
+    """
+    options = run.config.train
+    require(
+        len(run.held_out) > 0, "train.restarts compares models on images that are held out: set data.held_out above 0"
+    )
+
+    # Train each start.
+    folders = [run.folder / "starts" / str(number) for number in range(options.restarts)]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        start = replace(run, folder=folder, record=Record(folder / "metrics.jsonl", silent=run.quiet))
+        state = resume_or_build(start, number)
+        if state.images < options.restart_images:
+            run_loop(state, f"start {number + 1} of {options.restarts}", options.restart_images)
+        if state.images < options.restart_images:
+            return state.images
+
+    # Choose by the loss on held-out images.
+    run.fabric.barrier()  # the records are whole
+    records = [read_record(folder / "metrics.jsonl") for folder in folders]
+    losses = [record[-1]["held_out_loss"] for record in records]
+    best = losses.index(min(losses))
+    listed = ", ".join(f"{loss:.4f}" for loss in losses)
+    run.tell(f"held-out losses of the starts: {listed}; going on with start {best + 1}")
+
+    # Make its record and checkpoint those of the run.
+    chosen = checkpoint.load(folders[best], run.tell)
+    assert chosen is not None  # it was just written, or read
+    if not run.quiet:
+        run.record.rewind(0)
+        for line in records[best]:
+            run.record.write(line)
+        seconds = sum(record[-1]["seconds"] for record in records)
+        checkpoint.save(run.folder, chosen._replace(values={**chosen.values, "seconds": seconds}))
+        for folder in folders:
+            shutil.rmtree(folder / "state")
+    run.fabric.barrier()  # the checkpoint is there
+    return options.restart_images
