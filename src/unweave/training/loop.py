@@ -190,8 +190,8 @@ def finite_series(state: State, steps: StepLog) -> dict[str, list[float]]:
 def save(state: State, on_save: OnSave | None) -> float:
     """Writes a checkpoint and the model folder, shows the model to `on_save` and returns the seconds that this looked.
 
-    Comes after `write_record`, which stops at a loss that is not finite: what is saved is good, and a resumed run writes
-    the same lines as an uninterrupted one.
+    Comes after `write_record`, which stops at a loss that is not finite: what is saved is good, and a resumed run
+    writes the same lines as an uninterrupted one.
     """
     if state.run.quiet:
         return 0.0
