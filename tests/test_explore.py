@@ -10,7 +10,7 @@ import unweave
 from unweave.config import AnchorConfig, NoiseConfig, Sampling, TokenizerConfig, TransformerConfig
 from unweave.data import Fixed, Rooms
 from unweave.errors import UserError
-from unweave.explore import anchor_draws, anchor_means, anchor_members, attention, reconstruct, redraw, swap
+from unweave.explore import anchor_draws, anchor_means, anchor_members, attention, exchange_unit, reconstruct, swap
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.images import normalise, to_uint8
 from unweave.presets import PRESETS
@@ -67,13 +67,13 @@ def test_inversion_wants_tokens_for_each_image(model, rooms):
 def test_redrawing_with_the_token_that_is_there_changes_nothing(model, rooms):
     images = rooms.images([3, 2500])
     tokens = model.encode(images).aligned[:, 3]
-    grid = redraw(model, images, 3, tokens)
+    grid = exchange_unit(model, images, 3, tokens)
     assert grid.shape == (2, 2, 32, 32, 3)
     own = np.stack([grid[0, 0], grid[1, 1]]).astype(int)
     assert np.abs(own - reconstruct(model, images)).max() <= 1
     assert np.abs(grid[0, 1].astype(int) - own[0]).max() > 20
     with pytest.raises(UserError, match="no unit 10: choose from 0 to 9"):
-        redraw(model, images, 10, tokens)
+        exchange_unit(model, images, 10, tokens)
 
 
 def test_the_mean_of_an_anchor_belongs_to_it(model, codes):

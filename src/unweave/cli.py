@@ -16,7 +16,7 @@ from unweave.errors import UserError, require
 from unweave.presets import FIRST_STAGES, PRESETS
 
 if TYPE_CHECKING:
-    from unweave.report.pictures import Studio
+    from unweave.report.pictures import Explorer
 
 Model = Annotated[
     tyro.conf.Positional[str],
@@ -54,9 +54,9 @@ def train(
 
     model = run_training(config, run)
     if isinstance(config, VQRunConfig):
-        from unweave.report.first_stage import draw_redrawn, next_command
+        from unweave.report.first_stage import draw_reconstructions, next_command
 
-        _say(f"trained; look at {draw_redrawn(config, run)}")
+        _say(f"trained; look at {draw_reconstructions(config, run)}")
         _say(f"Next: {next_command(config.model, model)}")
         return
     _say(f"trained; the model is in {model}. Next: unweave evaluate {run}")
@@ -268,10 +268,10 @@ class Drawing:
     """cpu, cuda, mps or auto"""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
 
-    def studio(self, run: str) -> "Studio":
-        from unweave.report.pictures import Studio
+    def explorer(self, run: str) -> "Explorer":
+        from unweave.report.pictures import Explorer
 
-        return Studio.open(run, self.data, self.device, self.sampling)
+        return Explorer.open(run, self.data, self.device, self.sampling)
 
     def folder(self, run: str) -> Path:
         return self.out if self.out is not None else _output(run, None) / "report"
@@ -287,7 +287,7 @@ def swap(run: Model, options: Options, pairs: int = 6, inverted: bool = False) -
         pairs: rows of the grid
         inverted: start from the noise that each source comes from, so that what its units do not hold stays too
     """
-    _wrote(options.studio(run).swaps(options.folder(run), pairs, inverted).path)
+    _wrote(options.explorer(run).swaps(options.folder(run), pairs, inverted).path)
 
 
 def traverse(run: Model, options: Options, columns: int = 9) -> None:
@@ -296,13 +296,13 @@ def traverse(run: Model, options: Options, columns: int = 9) -> None:
     Args:
         columns: values per unit
     """
-    picture = options.studio(run).traversals(options.folder(run), columns)
+    picture = options.explorer(run).traversals(options.folder(run), columns)
     _wrote(picture.path, picture.path.with_suffix(".gif"))
 
 
 def anchors(run: Model, options: Options) -> None:
     """Draw where each unit's scalar lies, its Gaussians over that, and one image at each anchor."""
-    _wrote(options.studio(run).anchors(options.folder(run)).path)
+    _wrote(options.explorer(run).anchors(options.folder(run)).path)
 
 
 def attention(run: Model, options: Options, images: int = 4) -> None:
@@ -311,7 +311,7 @@ def attention(run: Model, options: Options, images: int = 4) -> None:
     Args:
         images: rows of the grid
     """
-    _wrote(options.studio(run).attention(options.folder(run), images).path)
+    _wrote(options.explorer(run).attention(options.folder(run), images).path)
 
 
 def figure1(run: Model, options: Options, unit: int, method: Literal["pca", "pacmap"] = "pca") -> None:
@@ -321,7 +321,7 @@ def figure1(run: Model, options: Options, unit: int, method: Literal["pca", "pac
         unit: the unit
         method: principal directions, or PaCMAP as in the paper (pip install 'unweave[maps]')
     """
-    _wrote(options.studio(run).figure1(options.folder(run), unit, method).path)
+    _wrote(options.explorer(run).figure1(options.folder(run), unit, method).path)
 
 
 def report(run: Model, beside: tyro.conf.Positional[str] = "", *, options: Options) -> None:
@@ -335,8 +335,8 @@ def report(run: Model, beside: tyro.conf.Positional[str] = "", *, options: Optio
     """
     from unweave.report.page import write_report
 
-    studios = {name: options.studio(name) for name in (run, beside) if name}
-    _wrote(write_report(studios, options.folder(run) / "report.html"))
+    explorers = {name: options.explorer(name) for name in (run, beside) if name}
+    _wrote(write_report(explorers, options.folder(run) / "report.html"))
 
 
 def name(run: Model, unit: tyro.conf.Positional[int], text: tyro.conf.Positional[str] = "") -> None:

@@ -598,15 +598,16 @@ class CriticConfig:
     """PatchGAN critic (Isola et al. 2017) with the hinge loss and the adaptive weight of VQ-GAN (Esser et al. 2021)."""
 
     weight: float = 0.75
-    """Weight of the critic's verdict, times |gradient of the distances| / |gradient of the verdict|; 0: no critic."""
+    """Weight of the adversarial loss, times |gradient of the distances| / |gradient of the adversarial loss|; 0: no
+    critic."""
     factor: float = 1.0
-    """Weight of the verdict and of the critic's own loss, on top of that."""
+    """Weight of the adversarial loss and of the critic's own loss, on top of that."""
     start: float = 0.0
     """Part of the run, 0 to 1, before which the critic neither counts nor learns."""
     channels: int = 64
     """Channels of the first convolution; each after it doubles them, up to eight times as many."""
     layers: int = 3
-    """Convolutions that halve the width, the first among them: what a patch of the verdict sees."""
+    """Convolutions that halve the width, the first among them: they set the size of a patch."""
     lr_ratio: float = 1.0
     """The critic's learning rate, in units of train.lr."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unweave.config import Sampling
 from unweave.errors import require
-from unweave.models.base import Codes, UnitModel, evaluating
+from unweave.models.base import Codes, UnitModel, eval_mode
 from unweave.nn.layers import Attention
 
 Progress = Callable[[int], None]
@@ -82,7 +82,7 @@ def unit_range(scalars: np.ndarray, num: int, tail: float = 0.01) -> np.ndarray:
     return np.linspace(low, high, num, axis=1).astype(np.float32)
 
 
-def redraw(
+def exchange_unit(
     model: UnitModel,
     images: np.ndarray,
     unit: int,
@@ -107,7 +107,7 @@ def anchor_means(model: UnitModel, unit: int) -> np.ndarray:
 def anchor_draws(model: UnitModel, unit: int, anchor: int, num: int, spread: float = 1.0, seed: int = 0) -> np.ndarray:
     """Tokens (num, D) of a unit drawn from the Gaussian of one of its anchors, made `spread` times as wide."""
     generator = torch.Generator().manual_seed(seed)
-    with evaluating(model):
+    with eval_mode(model):
         return model.anchors.draw(unit, anchor, model.tokens_of, num, spread, generator).cpu().numpy()
 
 

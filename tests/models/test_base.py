@@ -23,7 +23,7 @@ from unweave.models.card import write_card
 from unweave.models.folder import name_unit, save_model
 from unweave.presets import PRESETS
 from unweave.report.page import write_report
-from unweave.report.pictures import Studio, unit_labels
+from unweave.report.pictures import Explorer, unit_labels
 from unweave.reproduce.piece import encode as encode_piece
 from unweave.reproduce.piece import score as score_piece
 from unweave.viewer.session import Session
@@ -54,8 +54,8 @@ def rooms():
 
 
 @pytest.fixture
-def studio(model, rooms):
-    return Studio(model, rooms, unit_labels(model, None), Sampling())
+def explorer(model, rooms):
+    return Explorer(model, rooms, unit_labels(model, None), Sampling())
 
 
 def test_codes_are_what_the_encoder_says(model, rooms):
@@ -112,15 +112,15 @@ def test_it_is_explored(model, rooms):
     scalars = codes.scalars[:1].copy()
     scalars[0, 2] = values[2, 1]
     np.testing.assert_array_equal(moved[2, 1], model.decode(model.align(scalars))[0])
-    assert explore.redraw(model, images, 0, np.zeros((2, 1), np.float32)).shape == (4, 2, 32, 32, 3)
+    assert explore.exchange_unit(model, images, 0, np.zeros((2, 1), np.float32)).shape == (4, 2, 32, 32, 3)
 
 
-def test_attention_and_anchors_say_that_it_has_none(model, rooms, studio, tmp_path):
+def test_attention_and_anchors_say_that_it_has_none(model, rooms, explorer, tmp_path):
     with pytest.raises(UserError, match="no cross-attention"):
         explore.attention(model, rooms.images(np.arange(2)))
     with pytest.raises(UserError, match="no cross-attention"):
-        studio.attention(tmp_path)
-    for ask in (lambda: studio.anchors(tmp_path), lambda: explore.anchor_means(model, 0)):
+        explorer.attention(tmp_path)
+    for ask in (lambda: explorer.anchors(tmp_path), lambda: explore.anchor_means(model, 0)):
         with pytest.raises(UserError, match="the model has no anchors"):
             ask()
     with pytest.raises(UserError, match="no unit 9"):
@@ -155,18 +155,18 @@ def test_it_is_saved_named_and_loaded(model, rooms, tmp_path):
     write_card(model, tmp_path)
 
 
-def test_its_pictures_and_pages_are_drawn(model, studio, tmp_path):
-    for picture in (studio.reconstructions(tmp_path), studio.swaps(tmp_path), studio.traversals(tmp_path)):
+def test_its_pictures_and_pages_are_drawn(model, explorer, tmp_path):
+    for picture in (explorer.reconstructions(tmp_path), explorer.swaps(tmp_path), explorer.traversals(tmp_path)):
         assert picture.path.stat().st_size > 1_000
-    assert studio.figure1(tmp_path, 2).path.exists()
-    beside = Studio(unweave.load("rooms-cpu"), studio.dataset, [f"unit {n}" for n in range(10)], Sampling(steps=2))
-    page = write_report({"vae": studio, "rooms-cpu": beside}, tmp_path / "report.html").read_text()
+    assert explorer.figure1(tmp_path, 2).path.exists()
+    beside = Explorer(unweave.load("rooms-cpu"), explorer.dataset, [f"unit {n}" for n in range(10)], Sampling(steps=2))
+    page = write_report({"vae": explorer, "rooms-cpu": beside}, tmp_path / "report.html").read_text()
     assert "beta-vae with weight 4" in page
     assert "model: beta-vae with weight 4" in page
 
 
-def test_the_viewer_reads_and_moves_it(model, studio, rooms):
-    session = Session("vae", studio)
+def test_the_viewer_reads_and_moves_it(model, explorer, rooms):
+    session = Session("vae", explorer)
     seen = session.see(rooms.images([3])[0])
     readings = session.readings(seen)
     assert [round(reading.value, 5) for reading in readings] == [round(float(v), 5) for v in seen.codes.scalars[0]]

@@ -10,10 +10,10 @@ from diffusers import VQModel
 from unweave.config import CriticConfig, PerceptualConfig, TokenizerConfig, VQConfig, VQGANConfig
 from unweave.errors import UserError
 from unweave.metrics.image_quality import psnr, ssim
-from unweave.models.base import evaluating
+from unweave.models.base import eval_mode
 from unweave.models.images import normalise, to_uint8
 from unweave.models.tokenizer import make_tokenizer, write_vq
-from unweave.models.vqgan import VQGAN, redraw
+from unweave.models.vqgan import VQGAN, reconstruct
 from unweave.nn.critic import hinge_loss
 from unweave.presets import FIRST_STAGES
 
@@ -46,12 +46,12 @@ def test_each_part_has_the_gradient_of_its_own_loss():
     ours = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
     model.zero_grad()
-    seen = redraw(model.vq, batch)
+    seen = reconstruct(model.vq, batch)
     distance = (seen.pictures - batch).abs().mean()
-    verdict = -model.critic(seen.pictures).mean()
+    logits = -model.critic(seen.pictures).mean()
     last = [model.vq.decoder.conv_out.weight]
-    ratio = gradients(distance, last)[0].norm() / (gradients(verdict, last)[0].norm() + 1e-4)
-    drawn = distance + seen.codebook_loss + 0.75 * ratio.clamp(0, 1e4) * verdict
+    ratio = gradients(distance, last)[0].norm() / (gradients(logits, last)[0].norm() + 1e-4)
+    drawn = distance + seen.codebook_loss + 0.75 * ratio.clamp(0, 1e4) * logits
     judged = hinge_loss(model.critic(batch), model.critic(seen.pictures.detach()))
     for part, loss in (("vq", drawn), ("critic", judged)):
         names = [name for name in ours if name.startswith(part)]
@@ -70,7 +70,7 @@ def test_the_record_names_every_part():
     parts = {name: value.item() for name, value in losses.parts.items()}
     assert parts["perceptual"] == 3
     assert parts["loss"] == pytest.approx(2 * parts["pixel"] + 0.1 * 3 + 0.5 * parts["codebook"])
-    total = parts["loss"] + parts["critic_weight"] * parts["verdict"] + parts["critic"]
+    total = parts["loss"] + parts["critic_weight"] * parts["adversarial"] + parts["critic"]
     assert losses.total.item() == pytest.approx(total, rel=1e-5)
 
 
@@ -134,7 +134,7 @@ def test_idle_codes_become_latents_of_the_last_batch():
     idle = model.idle >= 3
     assert idle[::2].all()
     assert used.any()
-    last = redraw(model.vq, images(seed=2)).latents.permute(0, 2, 3, 1).reshape(-1, 3)
+    last = reconstruct(model.vq, images(seed=2)).latents.permute(0, 2, 3, 1).reshape(-1, 3)
     model(images(seed=3))
     assert torch.equal(book[~idle], before[~idle])
     assert ((book[idle][:, None] - last).abs().sum(2).min(1).values == 0).all()
@@ -156,8 +156,8 @@ def test_what_is_measured_is_what_is_drawn():
     model = make()
     pictures = to_uint8(images(num=10))
     found = model.measure(pictures, batch_size=4)
-    with torch.no_grad(), evaluating(model):
-        seen = redraw(model.vq, normalise(torch.from_numpy(pictures)))
+    with torch.no_grad(), eval_mode(model):
+        seen = reconstruct(model.vq, normalise(torch.from_numpy(pictures)))
     assert found["psnr"] == pytest.approx(psnr(pictures, to_uint8(seen.pictures)).mean())
     assert found["ssim"] == pytest.approx(ssim(pictures, to_uint8(seen.pictures)).mean())
     shares = np.bincount(seen.codes.numpy()) / len(seen.codes)
@@ -176,7 +176,7 @@ def test_the_written_folder_opens_in_diffusers_and_as_a_tokenizer(tmp_path):
     tokenizer = make_tokenizer(TokenizerConfig(downsample=2, vq=SIZES, folder=str(tmp_path)), 16)
     tokenizer.fit(batch)
     with torch.no_grad():
-        seen = redraw(model.vq, batch)
+        seen = reconstruct(model.vq, batch)
         torch.testing.assert_close(theirs(batch).sample, seen.pictures, rtol=0, atol=1e-5)
         latents = tokenizer.encode(batch)
         torch.testing.assert_close(latents, seen.latents / seen.latents.std(), rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The critic is the published PatchGAN, and its verdict is weighed as the equation says."""
+"""The critic is the published PatchGAN, and its logits is weighed as the equation says."""
 
 import itertools
 
@@ -29,13 +29,13 @@ def test_the_published_critic_has_the_published_size():
         assert sum(p.numel() for p in PatchCritic(CriticConfig()).parameters()) == 2_765_633
 
 
-def test_a_verdict_is_on_a_patch_of_70_px():
+def test_a_logit_is_of_a_patch_of_70_px():
     torch.manual_seed(0)
     critic = PatchCritic(CriticConfig(channels=2)).eval()
     images = torch.randn(1, 3, 160, 160, requires_grad=True)
-    verdicts = critic(images)
-    assert verdicts.shape == (1, 1, 18, 18)
-    verdicts[0, 0, 9, 9].backward()
+    logits = critic(images)
+    assert logits.shape == (1, 1, 18, 18)
+    logits[0, 0, 9, 9].backward()
     rows, columns = torch.nonzero(images.grad.abs().sum((0, 1)), as_tuple=True)
     assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 70
 
@@ -52,30 +52,30 @@ def test_frozen_gives_the_same_and_moves_only_the_inputs():
     critic, copy = PatchCritic(CriticConfig(channels=2)), PatchCritic(CriticConfig(channels=2))
     copy.load_state_dict(critic.state_dict())
     images = torch.randn(3, 3, 32, 32, requires_grad=True)
-    verdict = frozen(critic, images)
-    verdict.mean().backward()
+    logits = frozen(critic, images)
+    logits.mean().backward()
     assert all(parameter.grad is None for parameter in critic.parameters())
     ours = images.grad.clone()
     images.grad = None
     expected = copy(images)
     expected.mean().backward()
-    assert torch.equal(verdict, expected)
+    assert torch.equal(logits, expected)
     assert torch.equal(ours, images.grad)
     assert torch.equal(critic[3].running_mean, copy[3].running_mean)  # it looks, as in training
 
 
 def test_adaptive_weight_is_the_ratio_of_the_gradients():
     last = nn.Parameter(torch.tensor([3.0, 4.0]))
-    distance, verdict = 7 * last.sum(), last.square().sum()  # gradients (7, 7) and (6, 8)
-    weight = adaptive_weight(distance, verdict, last)
+    distance, logits = 7 * last.sum(), last.square().sum()  # gradients (7, 7) and (6, 8)
+    weight = adaptive_weight(distance, logits, last)
     assert weight.item() == pytest.approx(7 * 2**0.5 / (10 + 1e-4), rel=1e-6)
     assert not weight.requires_grad
     assert last.grad is None
-    (distance + verdict).backward()  # both can still be used
+    (distance + logits).backward()  # both can still be used
     assert last.grad.tolist() == [13, 15]
 
 
-def test_adaptive_weight_is_bounded_where_the_verdict_says_nothing():
+def test_adaptive_weight_is_bounded_where_the_critic_says_nothing():
     last = nn.Parameter(torch.ones(2))
     assert adaptive_weight(last.sum(), 0 * last.sum(), last) == LARGEST_WEIGHT
     assert adaptive_weight(0 * last.sum(), last.sum(), last) == 0

@@ -55,8 +55,8 @@ def record_inputs(unet, kind):
 
 def test_parameter_count_is_the_published_one(published):
     assert sum(p.numel() for p in published.parameters()) == 37_549_507
-    assert set(dict(published.named_buffers())) == {"sinusoids.frequencies"}
-    assert "sinusoids.frequencies" not in published.state_dict()
+    assert set(dict(published.named_buffers())) == {"time_embedding.frequencies"}
+    assert "time_embedding.frequencies" not in published.state_dict()
 
 
 def test_where_it_attends_and_which_skips_it_drops_from(published):
@@ -119,7 +119,7 @@ def test_it_starts_as_nothing(published):
 def test_time_embedding_equals_diffusers(published):
     t = torch.tensor([0, 1, 500, 999])
     expected = get_timestep_embedding(t, 64, flip_sin_to_cos=True, downscale_freq_shift=0)
-    torch.testing.assert_close(published.sinusoids(t), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(published.time_embedding(t), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("self_attention", [True, False])

@@ -20,7 +20,7 @@ from unweave.record import console
 from unweave.report import anchors, figures, pictures
 from unweave.report.anchors import AnchoredUnit, Colouring, Row, anchors_figure, dispersion, map_figure, plane
 from unweave.report.figures import attention_grid, image_grid, matrix_figure, moving_grid
-from unweave.report.pictures import Studio
+from unweave.report.pictures import Explorer
 
 FIVE = Sampling(steps=5)
 
@@ -36,8 +36,8 @@ def dataset(tiny):
 
 
 @pytest.fixture
-def studio(tiny_run):
-    return Studio.open(str(tiny_run), "", "cpu", FIVE)
+def explorer(tiny_run):
+    return Explorer.open(str(tiny_run), "", "cpu", FIVE)
 
 
 def colourful(path):
@@ -57,15 +57,15 @@ def test_commands_draw(tiny_run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-def test_what_the_pictures_show(studio, dataset, monkeypatch, tmp_path):
+def test_what_the_pictures_show(explorer, dataset, monkeypatch, tmp_path):
     drawn = {}
     monkeypatch.setattr(pictures, "image_grid", lambda images, path, *_, **__: drawn.update({path.stem: images}))
     monkeypatch.setattr(pictures, "moving_grid", lambda images, path, _: drawn.update({path.name: images}))
     monkeypatch.setattr(pictures, "attention_grid", lambda *given: drawn.update(attention=given))
-    studio.swaps(tmp_path, 2)
-    studio.traversals(tmp_path, 4)
-    studio.reconstructions(tmp_path, 3)
-    studio.attention(tmp_path, 2)
+    explorer.swaps(tmp_path, 2)
+    explorer.traversals(tmp_path, 4)
+    explorer.reconstructions(tmp_path, 3)
+    explorer.attention(tmp_path, 2)
     everything = dataset.images(np.arange(len(dataset))).reshape(len(dataset), -1)
 
     def known(images):
@@ -81,15 +81,15 @@ def test_what_the_pictures_show(studio, dataset, monkeypatch, tmp_path):
     assert known(drawn["reconstructions"][0])
     images, maps = drawn["attention"][:2]
     assert known(images)
-    np.testing.assert_allclose(maps, attention(studio.model, images, FIVE))
+    np.testing.assert_allclose(maps, attention(explorer.model, images, FIVE))
 
 
-def test_a_map_shows_the_tokens_their_anchors_and_factors(studio, dataset, monkeypatch, tmp_path):
+def test_a_map_shows_the_tokens_their_anchors_and_factors(explorer, dataset, monkeypatch, tmp_path):
     given = []
     monkeypatch.setattr(pictures, "map_figure", lambda *values: given.extend(values))
-    studio.figure1(tmp_path, 1, num=3)
+    explorer.figure1(tmp_path, 1, num=3)
     points, colourings, rows = given[:3]
-    codes = studio.model.encode(dataset.images(np.arange(len(dataset))))  # all of them are fewer than a sample
+    codes = explorer.model.encode(dataset.images(np.arange(len(dataset))))  # all of them are fewer than a sample
     assert [colouring.name for colouring in colourings] == ["anchor", *dataset.factor_names]
     assert np.array_equal(colourings[0].values, codes.anchors[:, 1])
     assert np.array_equal(colourings[2].values, dataset.factors(np.arange(len(dataset)))[:, 1])
@@ -99,14 +99,14 @@ def test_a_map_shows_the_tokens_their_anchors_and_factors(studio, dataset, monke
     assert [len(row.pictures) for row in rows] == [3, 3, 3]
 
 
-def test_few_factors_are_shown_of_many_those_that_the_unit_tells(studio, monkeypatch):
-    codes = studio.sample.codes
+def test_few_factors_are_shown_of_many_those_that_the_unit_tells(explorer, monkeypatch):
+    codes = explorer.sample.codes
     rng = np.random.default_rng(0)
     factors = rng.integers(3, size=(len(codes.scalars), 40)).astype(float)
     factors[:, 31] = codes.scalars[:, 2] + 0.01 * rng.standard_normal(len(factors))  # a continuous one
     factors[:, 7] = codes.scalars[:, 2] > np.median(codes.scalars[:, 2])
-    studio.__dict__["sample"] = studio.sample._replace(factors=factors)
-    told = studio._factors_told_by(2)
+    explorer.__dict__["sample"] = explorer.sample._replace(factors=factors)
+    told = explorer._factors_told_by(2)
     assert len(told) == pictures.MOST_FACTORS
     assert told[:2] == [31, 7]
 
@@ -229,19 +229,19 @@ def test_names_of_units_are_shown_everywhere(tiny_run, tmp_path, capsys, monkeyp
     assert main(["name", str(run), "2", "nothing"]) == 0
     assert main(["name", str(run / "model"), "2"]) == 0  # taken away again
     assert json.loads((run / "model" / "names.json").read_text()) == {"1": "what shines"}
-    studio = Studio.open(str(run), "", "cpu", FIVE)
-    assert studio.labels == ["unit 0", "unit 1\nwhat shines", "unit 2"]
+    explorer = Explorer.open(str(run), "", "cpu", FIVE)
+    assert explorer.labels == ["unit 0", "unit 1\nwhat shines", "unit 2"]
     scores = dict.fromkeys(PUBLISHED, 0.5) | {"importance": [[0.9, 0.0], [0.1, 0.7], [0.0, 0.3]], "notes": []}
     results = {
         "scores": scores | {"accuracy_per_factor": [0.8, 0.9]},
         "untrained": scores,
         "data": {"factor_names": ["hue", "shape"], "factor_sizes": [10, 4]},
-        "history": studio.model.history,
+        "history": explorer.model.history,
     }
     (run / "results.json").write_text(json.dumps(results))
-    assert Studio.open(str(run), "", "cpu", FIVE).labels == ["unit 0\nhue", "unit 1\nwhat shines", "unit 2\nshape"]
+    assert Explorer.open(str(run), "", "cpu", FIVE).labels == ["unit 0\nhue", "unit 1\nwhat shines", "unit 2\nshape"]
     capsys.readouterr()
-    show(results, studio.model.unit_names)
+    show(results, explorer.model.unit_names)
     shown = " ".join(capsys.readouterr().err.split())
     assert "1 what shines (70%)" in shown
     assert "0 (90%)" in shown

@@ -12,11 +12,11 @@ from sklearn.neighbors import NearestNeighbors
 import unweave
 from unweave.config import Sampling
 from unweave.errors import UserError
-from unweave.explore import anchor_means, reconstruct, redraw
+from unweave.explore import anchor_means, exchange_unit, reconstruct
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import find, save_model
 from unweave.report.anchors import colour, dot_map
-from unweave.report.pictures import Studio
+from unweave.report.pictures import Explorer
 from unweave.viewer import parts
 from unweave.viewer.session import MOST_BYTES, NEIGHBOUR, Drawn, Reading, Session, Typical
 
@@ -48,13 +48,13 @@ def test_probabilities_of_anchors_are_those_of_the_mixture(session, seen):
         assert [anchor for anchor, _ in reading.anchors] == np.argsort(-expected)[: len(reading.anchors)].tolist()
         assert all(share == pytest.approx(expected[anchor], abs=1e-6) for anchor, share in reading.anchors)
         assert reading.anchors[0][0] == seen.codes.anchors[0, unit]
-        low, high = np.quantile(session.studio.sample.codes.scalars[:, unit], [0.01, 0.99])
+        low, high = np.quantile(session.explorer.sample.codes.scalars[:, unit], [0.01, 0.99])
         assert reading.place == pytest.approx(np.clip((reading.value - low) / (high - low), 0, 1), abs=1e-4)
 
 
 def test_typical_is_the_share_of_lonelier_images(session):
-    known = session.studio.sample.codes.scalars
-    fresh = session.model.encode(session.studio.draw_images(40, 99)).scalars
+    known = session.explorer.sample.codes.scalars
+    fresh = session.model.encode(session.explorer.draw_images(40, 99)).scalars
     found = Typical(known).shares(fresh)
     for unit in (0, 5):
         neighbours = NearestNeighbors(n_neighbors=NEIGHBOUR + 1).fit(known[:, [unit]].astype(np.float64))
@@ -80,10 +80,10 @@ def test_noise_is_unlike_the_data_and_its_images_are_not(session):
 
 
 def test_a_mix_is_what_the_library_draws(session, seen):
-    other, sampling = session.see(session.examples[1]), session.studio.sampling
+    other, sampling = session.see(session.examples[1]), session.explorer.sampling
     images = seen.image[None]
     assert np.array_equal(session.mix(seen, other, []), reconstruct(session.model, images, sampling)[0])
-    swapped = redraw(session.model, images, 8, other.codes.aligned[:, 8], sampling)[0, 0]
+    swapped = exchange_unit(session.model, images, 8, other.codes.aligned[:, 8], sampling)[0, 0]
     assert np.array_equal(session.mix(seen, other, [8]), swapped)
     everything = session.mix(seen, other, range(session.num_units))
     assert np.array_equal(everything, reconstruct(session.model, other.image[None], sampling)[0])
@@ -100,8 +100,8 @@ def test_moving_every_unit_to_where_another_picture_has_it_gives_that(session, s
 def test_an_anchor_draws_with_its_tokens(session, seen):
     as_they_are, mean, member, drawn = session.drawn_from(seen, 5, 2)
     assert np.array_equal(as_they_are.pictures[0], seen.image)
-    expected = redraw(
-        session.model, as_they_are.pictures, 5, anchor_means(session.model, 5)[[2]], session.studio.sampling
+    expected = exchange_unit(
+        session.model, as_they_are.pictures, 5, anchor_means(session.model, 5)[[2]], session.explorer.sampling
     )[:, 0]
     assert np.array_equal(mean.pictures, expected)
     assert len({row.pictures.tobytes() for row in (mean, member, drawn)}) == 3
@@ -149,7 +149,7 @@ def test_names_are_kept_with_the_model_and_shown(session, folder, seen):
     assert session.readings(seen)[3].label == session.labels[3]
     session.name(3, "")
     assert session.labels[3] == "unit 3"
-    bundled = Session("rooms-cpu", session.studio)
+    bundled = Session("rooms-cpu", session.explorer)
     with pytest.raises(UserError, match="not a folder of yours"):
         bundled.name(3, "height")
 
@@ -164,7 +164,7 @@ def test_a_model_without_anchors_has_none(tiny, tmp_path):
     model = DiffusionModel(config).eval()
     model.trained_on = tiny.data
     save_model(model, tmp_path / "plain")
-    session = Session("plain", Studio.open(str(tmp_path / "plain"), "", "cpu", Sampling(steps=2)))
+    session = Session("plain", Explorer.open(str(tmp_path / "plain"), "", "cpu", Sampling(steps=2)))
     assert session.anchors_of(0) == []
     assert session.readings(session.see(session.examples[0]))[0].anchors == []
 

@@ -9,7 +9,7 @@ from unweave.config import Sampling
 from unweave.presets import PRESETS
 from unweave.record import clock, say
 from unweave.report.page import write_report
-from unweave.report.pictures import Studio
+from unweave.report.pictures import Explorer
 from unweave.training.main import train
 
 PRESET = "rooms-cpu"
@@ -26,9 +26,10 @@ def demo(run: Path, images: int | None = None) -> None:
     train(config, run)
     say("scoring the units, and those of an untrained extractor beside them")
     evaluate_run(str(run), run)
-    studio = Studio.open(str(run), "", "cpu", Sampling())
-    pictures = [studio.reconstructions(run / "report"), studio.swaps(run / "report"), studio.traversals(run / "report")]
-    page = write_report({str(run): studio}, run / "report" / "report.html")
-    for path in [run / "report" / "units.png", *(picture.path for picture in pictures), page]:
+    explorer = Explorer.open(str(run), "", "cpu", Sampling())
+    folder = run / "report"
+    pictures = [explorer.reconstructions(folder), explorer.swaps(folder), explorer.traversals(folder)]
+    page = write_report({str(run): explorer}, folder / "report.html")
+    for path in [folder / "units.png", *(picture.path for picture in pictures), page]:
         say(f"look at {path}")
     say(f"done in {clock(time.monotonic() - start)}")

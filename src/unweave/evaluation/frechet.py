@@ -17,7 +17,7 @@ from unweave.config import Sampling
 from unweave.data.base import ImageSet, require_size
 from unweave.errors import require
 from unweave.metrics.frechet import Moments, frechet_distance
-from unweave.models.base import UnitModel, evaluating
+from unweave.models.base import UnitModel, eval_mode
 from unweave.models.images import normalise
 from unweave.nn.inception import NUM_FEATURES, Inception
 from unweave.record import Display, Say, versions
@@ -65,7 +65,7 @@ def distance_to_data(
         return model.decode(tokens, sampling.steps, noise=noise, batch_size=batch_size, solver=sampling.solver)
 
     tell(f"{num:,} images by {sampling.steps} steps of {sampling.solver}, against {len(real):,} of {dataset.name}")
-    with evaluating(model):
+    with eval_mode(model):
         drawn = _moments(features, draw, conditions, batch_size, model.device, "drawing")
         seen = _moments(features, dataset.images, real, batch_size, model.device, "reading the data")
     width = len(drawn.mean)

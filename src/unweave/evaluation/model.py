@@ -21,7 +21,7 @@ from unweave.metrics import boosting, cell_index, dci, downstream, factor_vae_sc
 from unweave.metrics.inputs import Protocol, Scale, one_number_per_unit
 from unweave.metrics.suite import METRICS, score_grid
 from unweave.metrics.tad import OFFICIAL_STEPS
-from unweave.models.base import UnitModel, evaluating
+from unweave.models.base import UnitModel, eval_mode
 from unweave.models.images import normalise
 from unweave.record import Display, versions
 
@@ -145,7 +145,7 @@ def scalars_of(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str,
     device = model.device
     # one array for all: small ones between large ones that come and go would keep gigabytes of the heap in use
     scalars = np.empty((len(rows), model.num_units), np.float32)
-    with evaluating(model), Display(what, len(rows), "images", quiet) as display:
+    with eval_mode(model), Display(what, len(rows), "images", quiet) as display:
         for start in range(0, len(rows), CHUNK):
             images = torch.from_numpy(dataset.images(rows[start : start + CHUNK]))
             scalars[start : start + CHUNK] = model.units_of(normalise(images.to(device))).cpu().numpy()

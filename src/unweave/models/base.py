@@ -119,7 +119,7 @@ class UnitModel(nn.Module, ABC):
         """
         check_images(images, self.config.image_size)
         batches: list[tuple[Tensor, ...]] = []
-        with evaluating(self):
+        with eval_mode(self):
             for start in range(0, len(images), batch_size):
                 scalars = self.units_of(normalise(torch.as_tensor(images[start : start + batch_size]).to(self.device)))
                 tokens = self.tokens_of(scalars)
@@ -133,7 +133,7 @@ class UnitModel(nn.Module, ABC):
     def scalars(self, images: np.ndarray | Tensor, batch_size: int = 256) -> np.ndarray:
         """Only the scalars of `encode`, (n, N) float32."""
         check_images(images, self.config.image_size)
-        with evaluating(self):
+        with eval_mode(self):
             parts = [
                 self.units_of(normalise(torch.as_tensor(images[i : i + batch_size]).to(self.device))).cpu()
                 for i in range(0, len(images), batch_size)
@@ -144,7 +144,7 @@ class UnitModel(nn.Module, ABC):
     def align(self, scalars: np.ndarray | Tensor) -> np.ndarray:
         """The aligned tokens (n, N, D) of scalars (n, N): what `decode` takes."""
         values = torch.as_tensor(scalars, dtype=torch.float32).to(self.device)
-        with evaluating(self):
+        with eval_mode(self):
             return self.anchors.pull(values, self.tokens_of(values), self.tokens_of).tokens.cpu().numpy()
 
     @torch.no_grad()
@@ -170,7 +170,7 @@ class UnitModel(nn.Module, ABC):
             noise = self.draw_noise(len(tokens), seed)
         noise = noise.expand(len(tokens), *self.latent_shape)
         pictures = []
-        with evaluating(self):
+        with eval_mode(self):
             for start in range(0, len(tokens), batch_size):
                 rows = slice(start, start + batch_size)
                 batch = self.images_of(tokens[rows].to(self.device), noise[rows].to(self.device), steps, solver)
@@ -263,7 +263,7 @@ def find_device(name: str = "auto") -> torch.device:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Puts a model into eval mode and back into the mode that it had."""
     mode = model.training
     model.eval()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unweave.config import DiffusionConfig, Sampling, Solver
 from unweave.errors import require
-from unweave.models.base import Losses, Progress, UnitModel, evaluating
+from unweave.models.base import Losses, Progress, UnitModel, eval_mode
 from unweave.models.images import check_images, normalise
 from unweave.models.tokenizer import make_tokenizer
 from unweave.nn.anchors import Anchors
@@ -108,7 +108,7 @@ class DiffusionModel(UnitModel):
         tokens = self._checked(tokens)
         require(len(tokens) == len(images), f"{len(images)} images and tokens of {len(tokens)}: need as many of each")
         noise = []
-        with evaluating(self):
+        with eval_mode(self):
             for start in range(0, len(tokens), batch_size):
                 rows = slice(start, start + batch_size)
                 latents = self.tokenizer.encode(normalise(torch.as_tensor(images[rows]).to(self.device)))

@@ -1,7 +1,7 @@
-"""Training the VQ first stage: a VQModel with what judges its pictures (VQ-GAN, Esser et al. 2021; method section 1.1).
+"""Training the VQ first stage: a VQModel with what losses its pictures (VQ-GAN, Esser et al. 2021; method section 1.1).
 
     image -> encoder -> latent -> nearest code -> decoder -> picture
-    picture, image -> pixel and perceptual distance, and a critic's verdict
+    picture, image -> pixel and perceptual distance, and a critic's logits
 
 What is kept afterwards is the VQModel alone, in a folder that diffusers and `tokenizer.VQ` read.
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unweave.config import VQGANConfig
 from unweave.metrics.image_quality import psnr, ssim
-from unweave.models.base import Losses, evaluating
+from unweave.models.base import Losses, eval_mode
 from unweave.models.images import normalise, to_uint8
 from unweave.models.tokenizer import make_vq
 from unweave.nn.critic import PatchCritic, adaptive_weight, frozen, hinge_loss
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
 
 
-class Redrawn(NamedTuple):
+class Reconstruction(NamedTuple):
     """Images after the way through the codebook."""
 
     pictures: Tensor
@@ -39,19 +39,19 @@ class Redrawn(NamedTuple):
     """The squared distance of latents and codes, as a pull on each."""
 
 
-def redraw(vq: "VQModel", images: Tensor) -> Redrawn:
+def reconstruct(vq: "VQModel", images: Tensor) -> Reconstruction:
     """Images (B, 3, H, W) in [-1, 1] through a VQModel; the gradient passes the codes as if they were the latents."""
     latents: Tensor = vq.encode(images).latents  # pyright: ignore[reportAttributeAccessIssue]
     quantised, loss, (_, _, codes) = vq.quantize(latents)
     pictures: Tensor = vq.decode(quantised, force_not_quantize=True).sample  # pyright: ignore[reportAttributeAccessIssue]
-    return Redrawn(pictures, latents, codes, loss)
+    return Reconstruction(pictures, latents, codes, loss)
 
 
 class VQGAN(nn.Module):
     """A VQModel, `vq`, and a `critic` where there is one, which learn from one loss.
 
-    One backward pass serves both: the verdict's gradient passes through the critic without touching it, and the
-    critic's own loss sees pictures that are cut off from the decoder.
+    One backward pass serves both: the gradient of the adversarial loss passes through the critic without touching it,
+    and the critic's own loss sees pictures that are cut off from the decoder.
     """
 
     def __init__(self, config: VQGANConfig, perceptual: Perceptual | None = None) -> None:
@@ -73,22 +73,22 @@ class VQGAN(nn.Module):
         config = self.config
         if config.revive_after:
             self._revive()
-        seen = redraw(self.vq, images)
+        seen = reconstruct(self.vq, images)
         if config.revive_after:
             self._watch(seen)
         distance, parts = self.distance(seen.pictures, images)
         loss = distance + config.codebook * seen.codebook_loss
         parts = {"loss": loss, **parts, "codebook": seen.codebook_loss}
         if self.critic is not None and progress >= config.critic.start:
-            verdict = -frozen(self.critic, seen.pictures).mean()
-            weight = config.critic.weight * adaptive_weight(distance, verdict, self.vq.decoder.conv_out.weight)
+            adversarial = -frozen(self.critic, seen.pictures).mean()
+            weight = config.critic.weight * adaptive_weight(distance, adversarial, self.vq.decoder.conv_out.weight)
             critic_loss = hinge_loss(self.critic(images), self.critic(seen.pictures.detach()))
-            loss = loss + config.critic.factor * (weight * verdict + critic_loss)
-            parts |= {"verdict": verdict, "critic_weight": weight, "critic": critic_loss}
+            loss = loss + config.critic.factor * (weight * adversarial + critic_loss)
+            parts |= {"adversarial": adversarial, "critic_weight": weight, "critic": critic_loss}
         elif self.critic is not None:
             # gradients of 0, which cost nothing: data-parallel training wants one for every weight
             loss = loss + 0 * sum(weight.sum() for weight in self.critic.parameters())
-            parts |= dict.fromkeys(("verdict", "critic_weight", "critic"), torch.zeros_like(loss))
+            parts |= dict.fromkeys(("adversarial", "critic_weight", "critic"), torch.zeros_like(loss))
         return Losses(loss, {name: part.detach() for name, part in parts.items()})
 
     def distance(self, pictures: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -111,7 +111,7 @@ class VQGAN(nn.Module):
         self.idle[dead] = 0
 
     @torch.no_grad()
-    def _watch(self, seen: Redrawn) -> None:
+    def _watch(self, seen: Reconstruction) -> None:
         """Counts how long each code was idle, and sets latents aside for those that will be revived."""
         self.idle += 1
         self.idle[seen.codes] = 0
@@ -127,10 +127,10 @@ class VQGAN(nn.Module):
         """
         counts = torch.zeros(self.config.vq.codebook_size, dtype=torch.int64)
         losses, pictures = [], []
-        with evaluating(self):
+        with eval_mode(self):
             for batch in torch.from_numpy(images).split(batch_size):
                 inputs = normalise(batch.to(self.vq.device))
-                seen = redraw(self.vq, inputs)
+                seen = reconstruct(self.vq, inputs)
                 loss = self.distance(seen.pictures, inputs)[0] + self.config.codebook * seen.codebook_loss
                 losses.append(loss.item() * len(batch) / len(images))
                 pictures.append(to_uint8(seen.pictures))

@@ -1,6 +1,6 @@
-"""The critic of the VQ first stage, and how its verdict is weighed (method section 1.1).
+"""The critic of the VQ first stage, and the weight of the adversarial loss (method section 1.1).
 
-B batch, C channels, H W height, width, h w those of the verdict.
+B batch, C channels, H W height, width, h w those of the logits.
 """
 
 import itertools
@@ -17,9 +17,9 @@ LARGEST_WEIGHT = 1e4
 
 
 class PatchCritic(nn.Sequential):
-    """PatchGAN (Isola et al. 2017): a verdict on each patch of an image, high where it looks real.
+    """PatchGAN (Isola et al. 2017): a logit for each patch of an image, high where it looks real.
 
-    (B, 3, H, W) -> (B, 1, h, w); with 3 layers, a 64 px image has 6 x 6 verdicts on 70 px patches that overlap.
+    (B, 3, H, W) -> (B, 1, h, w); with 3 layers, a 64 px image has 6 x 6 logits on 70 px patches that overlap.
     """
 
     def __init__(self, config: CriticConfig) -> None:
@@ -41,7 +41,7 @@ class PatchCritic(nn.Sequential):
 
 
 def hinge_loss(real: Tensor, drawn: Tensor) -> Tensor:
-    """What the critic minimises: verdicts above 1 on real images and below -1 on drawn ones cost nothing."""
+    """What the critic minimises: logits above 1 on real images and below -1 on drawn ones cost nothing."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + drawn).mean())
 
 
@@ -50,9 +50,11 @@ def frozen(module: nn.Module, inputs: Tensor) -> Tensor:
     return functional_call(module, {name: value.detach() for name, value in module.named_parameters()}, (inputs,))
 
 
-def adaptive_weight(distance: Tensor, verdict: Tensor, last: Tensor) -> Tensor:
-    """|gradient of the distance| / |gradient of the verdict|, at most 10,000: with it as its weight, the verdict moves
-    the weights `last` of the decoder's last layer as far as the distance does (Esser et al. 2021, equation 7)."""
-    (by_distance,) = torch.autograd.grad(distance, last, retain_graph=True)
-    (by_verdict,) = torch.autograd.grad(verdict, last, retain_graph=True)
-    return (by_distance.norm() / (by_verdict.norm() + 1e-4)).clamp(0, LARGEST_WEIGHT)
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+    """|gradient of the reconstruction loss| / |gradient of the adversarial loss|, at most 10,000.
+
+    Weighed so, both losses move the weights `last` of the decoder's last layer alike (Esser et al. 2021, equation 7).
+    """
+    (by_reconstruction,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
+    (by_critic,) = torch.autograd.grad(adversarial, last, retain_graph=True)
+    return (by_reconstruction.norm() / (by_critic.norm() + 1e-4)).clamp(0, LARGEST_WEIGHT)

@@ -39,7 +39,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
-class Sinusoids(nn.Module):
+class TimeEmbedding(nn.Module):
     """Sinusoids of the time, cosines first, longest period 10,000 (Vaswani et al. 2017)."""
 
     def __init__(self, width: int) -> None:
@@ -55,7 +55,7 @@ class Sinusoids(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def zeroed(module: M) -> M:
+def zero_init(module: M) -> M:
     """The module with all its parameters at 0: the branch that it ends starts as nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unweave.config import TransformerConfig
-from unweave.nn.layers import Attention, Sinusoids, zeroed
+from unweave.nn.layers import Attention, TimeEmbedding, zero_init
 
 
 class Block(nn.Module):
@@ -22,16 +22,16 @@ class Block(nn.Module):
         self.self_attention = Attention(width, width, config.num_heads) if config.self_attention else None
         self.cross_attention = Attention(width, token_dim, config.num_heads)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.film = zeroed(nn.Linear(width, 6 * width if config.self_attention else 4 * width))
+        self.film = zero_init(nn.Linear(width, 6 * width if config.self_attention else 4 * width))
 
     def forward(self, h: Tensor, time_code: Tensor, tokens: Tensor) -> Tensor:
         """h (B, L, W), time_code (B, W), tokens (B, N, D) -> (B, L, W)."""
         steer = iter(self.film(time_code).unsqueeze(1).chunk(6 if self.self_attention else 4, dim=2))
         if self.self_attention is not None:
-            x = _steered(h, next(steer), next(steer))
+            x = _modulate(h, next(steer), next(steer))
             h = h + self.self_attention(x, x)
-        h = h + self.cross_attention(_steered(h, next(steer), next(steer)), tokens)
-        return h + self.feed_forward(_steered(h, next(steer), next(steer)))
+        h = h + self.cross_attention(_modulate(h, next(steer), next(steer)), tokens)
+        return h + self.feed_forward(_modulate(h, next(steer), next(steer)))
 
 
 class DenoisingTransformer(nn.Module):
@@ -42,10 +42,10 @@ class DenoisingTransformer(nn.Module):
         width = config.width
         self.stem = nn.Linear(latent_channels, width)
         self.positions = nn.Parameter(0.5 * torch.randn(1, latent_size**2, width))
-        self.time_mlp = nn.Sequential(Sinusoids(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.time_mlp = nn.Sequential(TimeEmbedding(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(Block(config, token_dim) for _ in range(config.depth))
-        self.film = zeroed(nn.Linear(width, 2 * width))
-        self.head = zeroed(nn.Linear(width, latent_channels))
+        self.film = zero_init(nn.Linear(width, 2 * width))
+        self.head = zero_init(nn.Linear(width, latent_channels))
 
     def forward(self, noisy: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
         """noisy (B, C, h, w), times (B,) from 0 to num_steps - 1, tokens (B, N, D) -> prediction (B, C, h, w)."""
@@ -54,9 +54,9 @@ class DenoisingTransformer(nn.Module):
         for block in self.blocks:
             h = block(h, time_code, tokens)
         scale, shift = self.film(time_code).unsqueeze(1).chunk(2, dim=2)
-        return self.head(_steered(h, scale, shift)).transpose(1, 2).unflatten(2, noisy.shape[2:])
+        return self.head(_modulate(h, scale, shift)).transpose(1, 2).unflatten(2, noisy.shape[2:])
 
 
-def _steered(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def _modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Normalised, then scaled and shifted by the time: h (B, L, W), scale and shift (B, 1, W)."""
     return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unweave.config import UNetConfig
-from unweave.nn.layers import Attention, Sinusoids, zeroed
+from unweave.nn.layers import Attention, TimeEmbedding, zero_init
 
 Resample = Literal["keep", "down", "up"]
 
@@ -29,7 +29,7 @@ class ResBlock(nn.Module):
         self.film = nn.Linear(4 * config.channels, 2 * out_channels)
         self.norm_out = _group_norm(out_channels, config)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv_out = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.conv_out = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time_code: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Transformer(nn.Module):
         self.cross_attention = Attention(channels, token_dim, config.num_heads)
         self.feed_norm = nn.LayerNorm(channels)
         self.feed_forward = FeedForward(channels)
-        self.proj_out = zeroed(nn.Linear(channels, channels))
+        self.proj_out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         """x (B, C, H, W), tokens (B, N, D) -> (B, C, H, W)."""
@@ -130,7 +130,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig, latent_channels: int, latent_size: int, token_dim: int) -> None:
         super().__init__()
-        self.sinusoids = Sinusoids(config.channels)
+        self.time_embedding = TimeEmbedding(config.channels)
         time_width = 4 * config.channels
         self.time_mlp = nn.Sequential(
             nn.Linear(config.channels, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
@@ -149,12 +149,12 @@ class UNet(nn.Module):
         self.head = nn.Sequential(
             _group_norm(out_channels, config),
             nn.SiLU(),
-            zeroed(nn.Conv2d(out_channels, latent_channels, 3, padding=1)),
+            zero_init(nn.Conv2d(out_channels, latent_channels, 3, padding=1)),
         )
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         """noisy (B, C, h, w), timesteps (B,) from 0 to num_steps - 1, tokens (B, N, D) -> prediction (B, C, h, w)."""
-        time_code = F.silu(self.time_mlp(self.sinusoids(timesteps)))  # (B, T)
+        time_code = F.silu(self.time_mlp(self.time_embedding(timesteps)))  # (B, T)
         h = self.stem(noisy)
         skips = [h]
         for stage in self.down:

@@ -10,7 +10,7 @@ from unweave.config import TokenizerConfig, VQConfig, VQGANConfig, VQRunConfig
 from unweave.data import open_dataset
 from unweave.models.images import normalise, to_uint8
 from unweave.models.tokenizer import make_vq, read_vq
-from unweave.models.vqgan import redraw
+from unweave.models.vqgan import reconstruct
 from unweave.record import say
 from unweave.report.figures import image_grid
 from unweave.training.batches import split_rows
@@ -37,7 +37,7 @@ def next_command(config: VQGANConfig, folder: Path) -> str:
 
 
 @torch.no_grad()
-def draw_redrawn(config: VQRunConfig, run: Path) -> Path:
+def draw_reconstructions(config: VQRunConfig, run: Path) -> Path:
     """Images that were never trained on above their pictures by the trained VQModel: RUN/report/reconstructions.png.
 
     Where none were held out, some of the others.
@@ -49,7 +49,7 @@ def draw_redrawn(config: VQRunConfig, run: Path) -> Path:
     rows = held_out if len(held_out) else trained
     chosen = np.random.default_rng(config.train.seed).choice(rows, min(NUM_IMAGES, len(rows)), replace=False)
     images = dataset.images(np.sort(chosen))
-    pictures = to_uint8(redraw(vq, normalise(torch.from_numpy(images))).pictures)
+    pictures = to_uint8(reconstruct(vq, normalise(torch.from_numpy(images))).pictures)
     return image_grid(
         np.stack([images, pictures]),
         run / "report" / "reconstructions.png",

@@ -26,7 +26,7 @@ from unweave.models.folder import ATTRIBUTES, home, read_results
 from unweave.record import clock, read_record
 from unweave.report.anchors import dispersion
 from unweave.report.curves import curves_figure
-from unweave.report.pictures import Picture, Studio
+from unweave.report.pictures import Explorer, Picture
 
 MOST_LINES = 12  # of the training record
 PROTOCOL = "robust"  # of the scores besides the four
@@ -78,16 +78,16 @@ class Column:
     versions: list[tuple[str, str]]
 
 
-def write_report(studios: Mapping[str, Studio], path: Path) -> Path:
+def write_report(explorers: Mapping[str, Explorer], path: Path) -> Path:
     """Writes the page about one or two models, by the names they were opened with, to `path`.
 
-    Pictures are drawn as the studios say. Raises `UserError` when the page cannot be written.
+    Pictures are drawn as the explorers say. Raises `UserError` when the page cannot be written.
     """
-    records = {name: _read_record(name) for name in studios}
+    records = {name: _read_record(name) for name in explorers}
     with tempfile.TemporaryDirectory() as folder:
         columns = [
-            _column(name, replace(studio, captions=False), records, Path(folder) / str(number))
-            for number, (name, studio) in enumerate(studios.items())
+            _column(name, replace(explorer, captions=False), records, Path(folder) / str(number))
+            for number, (name, explorer) in enumerate(explorers.items())
         ]
     environment = Environment(
         loader=PackageLoader("unweave", "report"),
@@ -102,42 +102,42 @@ def write_report(studios: Mapping[str, Studio], path: Path) -> Path:
         other_scores=_other_scores(columns),
         tad=MEANINGS["tad"],
         protocol=PROTOCOL,
-        differences=_differences(list(studios.values())),
+        differences=_differences(list(explorers.values())),
         written=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
     write_text(path, text)
     return path
 
 
-def _column(name: str, studio: Studio, records: Mapping[str, list[dict[str, Any]]], folder: Path) -> Column:
-    model, results = studio.model, read_results(home(name), studio.model)
+def _column(name: str, explorer: Explorer, records: Mapping[str, list[dict[str, Any]]], folder: Path) -> Column:
+    model, results = explorer.model, read_results(home(name), explorer.model)
     attributes = read_results(home(name), model, ATTRIBUTES)
     pictures = {
-        "reconstructions": studio.reconstructions(folder),
-        "swaps": studio.swaps(folder),
-        "traversals": studio.traversals(folder),
+        "reconstructions": explorer.reconstructions(folder),
+        "swaps": explorer.swaps(folder),
+        "traversals": explorer.traversals(folder),
     }
     if model.attention_layers():
-        pictures["attention"] = studio.attention(folder)
+        pictures["attention"] = explorer.attention(folder)
     if model.anchors.fitted and model.anchors.config.mode != "off":
-        pictures["anchors"] = studio.anchors(folder)
+        pictures["anchors"] = explorer.anchors(folder)
     if records[name]:
         others = [record for other, record in records.items() if other != name and record]
         pictures["curves"] = _curves(records[name], others, folder)
-    labels = [label.replace("_", " ").replace("\n", ": ") for label in studio.labels]
+    labels = [label.replace("_", " ").replace("\n", ": ") for label in explorer.labels]
     shares = results["scores"]["importance"] if results else []
     return Column(
         name,
         labels,
-        _facts(studio),
+        _facts(explorer),
         results,
         attributes,
-        "" if results or attributes else _no_scores(name, studio),
+        "" if results or attributes else _no_scores(name, explorer),
         list(zip(labels, shares)),
-        _anchors(studio, labels),
+        _anchors(explorer, labels),
         _thinned(records[name]),
         {key: _figure(picture) for key, picture in pictures.items()},
-        _options(name, studio),
+        _options(name, explorer),
         _versions(results or attributes),
     )
 
@@ -166,8 +166,8 @@ def _figure(picture: Picture) -> Figure:
         return Figure(picture, f"data:image/png;base64,{data}", *image.size)
 
 
-def _facts(studio: Studio) -> list[tuple[str, str]]:
-    model, data = studio.model, studio.dataset
+def _facts(explorer: Explorer) -> list[tuple[str, str]]:
+    model, data = explorer.model, explorer.dataset
     config, history = model.config, model.history
     factors = ", ".join(name.replace("_", " ") for name in data.factor_names) or "none known"
     facts = [
@@ -184,17 +184,17 @@ def _facts(studio: Studio) -> list[tuple[str, str]]:
     return facts
 
 
-def _no_scores(name: str, studio: Studio) -> str:
-    if isinstance(studio.dataset, Grid) or has_attributes(studio.dataset):
+def _no_scores(name: str, explorer: Explorer) -> str:
+    if isinstance(explorer.dataset, Grid) or has_attributes(explorer.dataset):
         return f"No scores of this model as it stands yet: unweave evaluate {name}"
-    if studio.dataset.factor_names:
+    if explorer.dataset.factor_names:
         return f"Scores of images without a full grid of factors: unweave encode {name}, then unweave score"
     return "There are no labels to score with. Models can still be compared without: unweave udr"
 
 
-def _anchors(studio: Studio, labels: Sequence[str]) -> list[tuple[str, int, float, float]]:
-    codes = studio.sample.codes
-    alive = studio.model.anchors.num_alive.tolist()
+def _anchors(explorer: Explorer, labels: Sequence[str]) -> list[tuple[str, int, float, float]]:
+    codes = explorer.sample.codes
+    alive = explorer.model.anchors.num_alive.tolist()
     rows = []
     for unit, label in enumerate(labels):
         largest = np.bincount(codes.anchors[:, unit]).max() / len(codes.anchors)
@@ -208,12 +208,12 @@ def _thinned(record: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record[line] for line in chosen]
 
 
-def _options(name: str, studio: Studio) -> list[tuple[str, str]]:
+def _options(name: str, explorer: Explorer) -> list[tuple[str, str]]:
     """The options of the run, or of the model where there is no run around it, each with its whole name."""
-    path, data = home(name) / "config.json", studio.model.trained_on
+    path, data = home(name) / "config.json", explorer.model.trained_on
     if path.is_file():
         return _flat(json.loads(path.read_text(encoding="utf-8")))
-    return _flat({"model": to_dict(studio.model.config), "data": to_dict(data) if data else {}})
+    return _flat({"model": to_dict(explorer.model.config), "data": to_dict(data) if data else {}})
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -264,11 +264,11 @@ def _other_scores(columns: Sequence[Column]) -> list[ScoreRow]:
     return [row for row in rows if any(value is not None for value, _ in row.values)]
 
 
-def _differences(studios: Sequence[Studio]) -> list[str]:
+def _differences(explorers: Sequence[Explorer]) -> list[str]:
     """The options in which two models differ, as lines; nothing for one."""
-    if len(studios) < 2:
+    if len(explorers) < 2:
         return []
-    first, second = (studio.model for studio in studios)
+    first, second = (explorer.model for explorer in explorers)
     if type(first.config) is type(second.config):
         lines = differences(first.config, second.config, "model.")
     else:

@@ -12,7 +12,16 @@ from unweave.data import open_dataset
 from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.evaluation.encode import data_config
-from unweave.explore import anchor_means, anchor_members, attention, reconstruct, redraw, swap, traverse, unit_range
+from unweave.explore import (
+    anchor_means,
+    anchor_members,
+    attention,
+    exchange_unit,
+    reconstruct,
+    swap,
+    traverse,
+    unit_range,
+)
 from unweave.metrics.information import as_labels, binned, mutual_information
 from unweave.metrics.inputs import classes
 from unweave.models.base import Codes, UnitModel, find_device
@@ -58,7 +67,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Studio:
+class Explorer:
     """A model, its data and the way to sample from it."""
 
     model: UnitModel
@@ -69,7 +78,7 @@ class Studio:
     """Whether a picture has its title and caption on it."""
 
     @classmethod
-    def open(cls, run: str, data: str, device: str, sampling: Sampling) -> "Studio":
+    def open(cls, run: str, data: str, device: str, sampling: Sampling) -> "Explorer":
         """Opens a run, model folder or bundled model with the data that it was trained on, or that `data` names."""
         model = load(run, find_device(device))
         dataset = open_dataset(data_config(model, data), model.config.image_size, say)
@@ -149,7 +158,7 @@ class Studio:
         for unit, label in enumerate(self._rows):
             means = anchor_means(self.model, unit)
             shown = np.unique(np.linspace(0, len(means) - 1, min(len(means), MOST_ANCHORS)).round().astype(int))
-            drawn = redraw(self.model, image, unit, means[shown], self.sampling)[0]
+            drawn = exchange_unit(self.model, image, unit, means[shown], self.sampling)[0]
             gaussians = None if laws is None else np.stack([part[unit].cpu().numpy() for part in laws])
             units.append(
                 AnchoredUnit(label, codes.scalars[:, unit], codes.anchors[:, unit], gaussians, shown.tolist(), drawn)
@@ -195,7 +204,7 @@ class Studio:
         ]
         images = self.draw_images(num, 5)
         names, tokens, colours = zip(*self._two_groups(unit))
-        drawn = redraw(self.model, images, unit, np.stack(tokens), self.sampling)  # (num, 2, H, W, 3)
+        drawn = exchange_unit(self.model, images, unit, np.stack(tokens), self.sampling)  # (num, 2, H, W, 3)
         rows = [Row(name, drawn[:, place], colours[place]) for place, name in enumerate(names)]
         caption = [
             f"Each point is the token of one of {len(points):,} images, {what}, moved a little at random so that those "

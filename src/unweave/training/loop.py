@@ -16,7 +16,7 @@ import torch
 
 from unweave.config import LoopConfig
 from unweave.errors import UserError
-from unweave.models.base import evaluating
+from unweave.models.base import eval_mode
 from unweave.models.images import normalise
 from unweave.record import Display
 from unweave.training import checkpoint
@@ -207,7 +207,7 @@ def show(state: State, on_save: OnSave | None) -> None:
     """Shows the model, averaged and in eval mode, to `on_save`."""
     if on_save and not state.run.quiet:
         state.model.history = history(state)  # pyright: ignore[reportArgumentType]
-        with state.ema.applied(), evaluating(state.model):
+        with state.ema.applied(), eval_mode(state.model):
             on_save(state.model)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from unweave.config import RunConfig, VQRunConfig
 from unweave.data.base import ImageSet
 from unweave.errors import require
-from unweave.models.base import UnitModel, evaluating, make_model
+from unweave.models.base import UnitModel, eval_mode, make_model
 from unweave.models.folder import save_model
 from unweave.models.images import normalise
 from unweave.models.tokenizer import VQ, write_vq
@@ -147,7 +147,7 @@ class UnitStage(Stage[UnitModel]):
         if len(rows) > config.max_points:
             rows = np.sort(np.random.default_rng(seed).choice(rows, config.max_points, replace=False))
         mine = rows[fabric.global_rank :: fabric.world_size]
-        with evaluating(self.model):
+        with eval_mode(self.model):
             parts = [
                 self.model.units_of(normalise(torch.from_numpy(self.run.dataset.images(chunk)).to(fabric.device)))
                 for chunk in np.array_split(mine, max(1, len(mine) // 512))
@@ -164,7 +164,7 @@ class UnitStage(Stage[UnitModel]):
         if len(rows) == 0:
             return None
         total = 0.0
-        with evaluating(self.model), torch.random.fork_rng(devices=[]):
+        with eval_mode(self.model), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.train.seed)
             for chunk in np.array_split(rows, -(-len(rows) // NUM_AT_ONCE)):
                 images = torch.from_numpy(self.run.dataset.images(chunk)).to(self.run.fabric.device)
@@ -195,14 +195,14 @@ class FirstStage(Stage[VQGAN]):
         self.averaged = {"vq": self.model.vq}
 
     def start(self) -> str:
-        """Nothing is fitted: says what judges the pictures."""
+        """Nothing is fitted: says what losses the pictures."""
         config = self.config.model
-        judges = ["pixels"] if config.pixel else []
-        judges += ["VGG16's features"] if self.model.perceptual else []
-        judges += ["a critic"] if self.model.critic else []
+        losses = ["pixels"] if config.pixel else []
+        losses += ["VGG16's features"] if self.model.perceptual else []
+        losses += ["a critic"] if self.model.critic else []
         missing = config.perceptual.weight and not self.model.perceptual
         without = "; without a perceptual distance, as --model.perceptual.backbone names no file" if missing else ""
-        return f"training a VQModel by {', '.join(judges)}{without}"
+        return f"training a VQModel by {', '.join(losses)}{without}"
 
     def optimizer(self) -> torch.optim.Optimizer:
         """The published two, Adam(0.5, 0.9) of VQModel and critic, as one with two groups."""

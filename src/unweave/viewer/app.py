@@ -186,7 +186,7 @@ class _Page:
         """All that depends on the picture."""
         session = self.session
         redrawn = parts.pictures([("the picture", seen.image), ("from its units alone", session.mix(seen, other, []))])
-        table = parts.readings(session.readings(seen), len(session.studio.sample.factors))
+        table = parts.readings(session.readings(seen), len(session.explorer.sample.factors))
         moved, *sliders = self.start(seen)
         return [redrawn + table, self.mix(seen, other, ticked), moved, self.sample(seen, unit, anchor), *sliders]
 

@@ -16,11 +16,11 @@ import torch
 from unweave.config import Sampling
 from unweave.data.pictures import MOST_PIXELS, read_picture
 from unweave.errors import UserError, require
-from unweave.explore import anchor_draws, anchor_means, anchor_members, redraw, unit_range
+from unweave.explore import anchor_draws, anchor_means, anchor_members, exchange_unit, unit_range
 from unweave.models.base import Codes
 from unweave.models.folder import find, home, name_unit, read_results
 from unweave.report.anchors import DotMap, dot_map, plane
-from unweave.report.pictures import Studio, unit_labels
+from unweave.report.pictures import Explorer, unit_labels
 
 NUM_EXAMPLES = 12
 MOST_BYTES = 10 * 2**20  # of an upload
@@ -82,11 +82,11 @@ class Typical:
 class Session:
     """A run, opened for looking: the model, images of its data, and what is computed once for all visitors."""
 
-    def __init__(self, run: str, studio: Studio) -> None:
-        self.run, self.studio, self.model = run, studio, studio.model
+    def __init__(self, run: str, explorer: Explorer) -> None:
+        self.run, self.explorer, self.model = run, explorer, explorer.model
         self.results = read_results(home(run), self.model)
-        self.examples = studio.draw_images(NUM_EXAMPLES, 6)
-        scalars = studio.sample.codes.scalars
+        self.examples = explorer.draw_images(NUM_EXAMPLES, 6)
+        scalars = explorer.sample.codes.scalars
         self.low, self.high = unit_range(scalars, 2).T  # (N,) each
         self.typical = Typical(scalars)
         self._naming = threading.Lock()
@@ -94,7 +94,7 @@ class Session:
     @classmethod
     def open(cls, run: str, data: str, device: str, sampling: Sampling) -> "Session":
         """Opens a run, model folder or bundled model, and computes what visitors would have to wait for."""
-        session = cls(run, Studio.open(run, data, device, sampling))
+        session = cls(run, Explorer.open(run, data, device, sampling))
         session.maps  # noqa: B018
         return session
 
@@ -110,7 +110,7 @@ class Session:
     @cached_property
     def maps(self) -> list[DotMap]:
         """The tokens of each unit as a map."""
-        codes, seed = self.studio.sample.codes, self.studio.sampling.seed
+        codes, seed = self.explorer.sample.codes, self.explorer.sampling.seed
         return [
             dot_map(plane(codes.aligned[:, unit], "pca", seed)[0], codes.anchors[:, unit])
             for unit in range(self.num_units)
@@ -174,16 +174,17 @@ class Session:
 
     def drawn_from(self, seen: Seen, unit: int, anchor: int) -> list[Drawn]:
         """A picture and others of the data, and the same with a unit's token from one of its anchors."""
-        sampling = self.studio.sampling
+        sampling = self.explorer.sampling
         images = np.concatenate([seen.image[None], self.examples[1 - COLUMNS :]])
         mean = anchor_means(self.model, unit)
         require(0 <= anchor < len(mean), f"unit {unit} has no anchor {anchor}: choose from 0 to {len(mean) - 1}")
         tokens = {
             "the anchor's mean": mean[[anchor]],
-            "of an image there": anchor_members(self.studio.sample.codes, unit, anchor, 1, sampling.seed),
+            "of an image there": anchor_members(self.explorer.sample.codes, unit, anchor, 1, sampling.seed),
             "from the Gaussian": anchor_draws(self.model, unit, anchor, 1, seed=sampling.seed),
         }
-        drawn = redraw(self.model, images, unit, np.concatenate(list(tokens.values())), sampling)  # (n, 3, H, W, 3)
+        exchanged = np.concatenate(list(tokens.values()))
+        drawn = exchange_unit(self.model, images, unit, exchanged, sampling)  # (n, 3, H, W, 3)
         rows = [Drawn(title, drawn[:, row]) for row, title in enumerate(tokens)]
         return [Drawn("as they are", images), *rows]
 
@@ -202,7 +203,7 @@ class Session:
 
     def _draw(self, tokens: np.ndarray) -> np.ndarray:
         """Draws tokens (1, N, D), always from the same noise, so that pictures differ by their tokens alone."""
-        sampling = self.studio.sampling
+        sampling = self.explorer.sampling
         return self.model.decode(tokens, sampling.steps, sampling.seed, solver=sampling.solver)[0]
 
 
