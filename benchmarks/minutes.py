@@ -33,7 +33,7 @@ from unweave.evaluation.model import scalars_of, score, standardise
 from unweave.metrics.dci import disentanglement
 from unweave.models.diffusion import DiffusionModel
 from unweave.presets import PRESETS
-from unweave.record import read_record, say
+from unweave.record import log, read_record
 from unweave.train import train
 
 RESULTS = record.RESULTS / "minutes"
@@ -175,13 +175,13 @@ def measure(model: DiffusionModel, dataset: FactorDataset) -> dict[str, Any]:
 
 def run(name: str, seed: int, images: int | None, points: int, keep: Path | None) -> Path:
     config = options_of(name, seed, images, points)
-    dataset = open_dataset(config.data, config.model.image_size, say)
+    dataset = open_dataset(config.data, config.model.image_size, log)
     curve: list[dict[str, Any]] = []
 
     def look(model: DiffusionModel) -> None:
         line = {"images": model.history["images"], "minutes": model.history["seconds"] / 60, **measure(model, dataset)}
         curve.append(line)
-        say(
+        log(
             f"{name}: {line['images']:,} images, {line['minutes']:.1f} min, FactorVAE {line['factor_vae']:.3f}, "
             f"DCI-D {line['dci_disentanglement']:.3f}"
         )
@@ -354,7 +354,7 @@ def page() -> None:
         "sprites": variation_table(results, "sprites-cpu"),
         "signals": signal_table(results),
     }
-    say(f"wrote {record.fill('minutes.md', tables)}")
+    log(f"wrote {record.fill('minutes.md', tables)}")
 
 
 def main() -> None:

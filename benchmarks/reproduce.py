@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import record
-from unweave.record import say
+from unweave.record import log
 from unweave.reproduce.command import reproduce
 from unweave.reproduce.plan import Request, make_plan
 from unweave.reproduce.pool import places
@@ -59,7 +59,7 @@ def write_page() -> None:
             parts.append(f"##{heading}\n\n{about}\n\n{body.replace('## ', '#### ').strip()}")
     parts.insert(0, f"All {len(parts)} tables, one after the other: {minutes:.0f} minutes.")
     page = record.fill("reproduce.md", {"tables": "\n\n".join(parts)})
-    say(f"wrote {page}")
+    log(f"wrote {page}")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import torch
 import record
 from unweave.config import VQRunConfig
 from unweave.presets import FIRST_STAGES
-from unweave.record import read_record, say
+from unweave.record import log, read_record
 from unweave.report.first_stage import draw_reconstructions
 from unweave.train import train
 
@@ -41,7 +41,7 @@ def variations(images: int | None) -> dict[str, VQRunConfig]:
 def measure(config: VQRunConfig, folder: Path) -> dict[str, Any]:
     """Trains what is left to train; the numbers of the last line of the record, and how they came about."""
     train(config, folder)
-    say(f"look at {draw_reconstructions(config, folder)}")
+    log(f"look at {draw_reconstructions(config, folder)}")
     lines = read_record(folder / "metrics.jsonl")
     last = lines[-1]
     return {

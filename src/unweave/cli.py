@@ -56,10 +56,10 @@ def train(
     if isinstance(config, VQRunConfig):
         from unweave.report.first_stage import draw_reconstructions, next_command
 
-        _say(f"trained; look at {draw_reconstructions(config, run)}")
-        _say(f"Next: {next_command(config.model, model)}")
+        _log(f"trained; look at {draw_reconstructions(config, run)}")
+        _log(f"Next: {next_command(config.model, model)}")
         return
-    _say(f"trained; the model is in {model}. Next: unweave evaluate {run}")
+    _log(f"trained; the model is in {model}. Next: unweave evaluate {run}")
 
 
 def data(
@@ -351,7 +351,7 @@ def name(run: Model, unit: tyro.conf.Positional[int], text: tyro.conf.Positional
     from unweave.models.folder import name_unit
 
     names = name_unit(run, unit, text)
-    _say("\n".join(f"unit {number}: {text}" for number, text in names.items()) or "no unit has a name")
+    _log("\n".join(f"unit {number}: {text}" for number, text in names.items()) or "no unit has a name")
 
 
 def view(
@@ -401,7 +401,7 @@ def convert(checkpoint: tyro.conf.Positional[Path], folder: tyro.conf.Positional
     from unweave.models.convert import convert as run_convert
 
     run_convert(checkpoint, folder)
-    _say(f"wrote {folder}: unweave.load({str(folder)!r}) opens it")
+    _log(f"wrote {folder}: unweave.load({str(folder)!r}) opens it")
 
 
 def reproduce(
@@ -479,10 +479,10 @@ def main(arguments: list[str] | None = None) -> int:
             config=(tyro.conf.CascadeSubcommandArgs,),
         )
     except UserError as error:
-        _say(f"error: {error}")
+        _log(f"error: {error}")
         return 2
     except KeyboardInterrupt as stop:
-        _say(f"stopped: {stop}" if str(stop) else "stopped")
+        _log(f"stopped: {stop}" if str(stop) else "stopped")
         return 130
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -490,13 +490,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr)
 
 
 def _wrote(*paths: Path) -> None:
     for path in paths:
-        _say(f"wrote {path}")
+        _log(f"wrote {path}")
 
 
 def _output(run: str, out: Path | None) -> Path:

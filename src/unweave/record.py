@@ -14,12 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unweave.files import explain_os_errors, write_text
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 console = Console(stderr=True, highlight=False)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """One line for the person at the terminal; not wrapped, so that paths can be copied."""
     console.print(text, soft_wrap=True, markup=False)
 

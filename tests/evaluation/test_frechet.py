@@ -68,7 +68,7 @@ def test_it_tells_the_data_from_other_data(model, rooms):
 def test_fid_is_that_of_inceptions_features(model, rooms, inception):
     images = ArrayImages(rooms.images([0, 700, 1_400]))
     told = []
-    found = distance_to_data(model, images, 3, inception, FEW, tell=told.append)
+    found = distance_to_data(model, images, 3, inception, FEW, log=told.append)
     expected = by_hand(Inception.read(inception), drawn_at_once(model, images, 3), images.array)
     assert found["value"] == pytest.approx(expected, rel=1e-4)
     assert found["name"] == "FID"

@@ -14,7 +14,7 @@ from unweave.data.cache import cache_folder, stores
 from unweave.data.catalogue import CATALOGUE, expected, find
 from unweave.data.download import check, download
 from unweave.errors import UserError, require
-from unweave.record import console, say
+from unweave.record import console, log
 from unweave.report.figures import image_grid
 
 SHEET_ROWS, SHEET_COLUMNS = 6, 10
@@ -31,7 +31,7 @@ def list_datasets(cache: str) -> None:
     table.add_row("your own", "folder, .zip, .npy, .npz, .tar, .parquet", "any", "--data.labels, for scores", "yours")
     table.add_row("hf://OWNER/NAME", "Hugging Face", "any", "its columns, for scores", "its own")
     console.print(table)
-    say("unweave data info NAME says more of one, unweave data get NAME fetches it")
+    log("unweave data info NAME says more of one, unweave data get NAME fetches it")
     folder = cache_folder(cache)
     kept = stores(folder)
     table = Table(title=f"stored images in {folder}", title_justify="left")
@@ -54,9 +54,9 @@ def clear_stores(name: str, cache: str) -> None:
     require(bool(chosen) or not name, f"{folder} has no stored images called {name!r}: {names}")
     for store in chosen:
         store.remove()
-        say(f"removed {store.name}, {store.num_bytes / 1e6:,.0f} MB")
+        log(f"removed {store.name}, {store.num_bytes / 1e6:,.0f} MB")
     if not chosen:
-        say(f"{folder} has no stored images")
+        log(f"{folder} has no stored images")
 
 
 def facts(name: str) -> list[tuple[str, str]]:
@@ -88,9 +88,9 @@ def _way(name: str) -> str:
 def inform(name: str) -> None:
     """Prints what is known of a data set; lines are not wrapped, so that hashes and commands can be copied."""
     entry = find(name)
-    say(f"{entry.title}: {entry.about}")
+    log(f"{entry.title}: {entry.about}")
     for heading, text in facts(name):
-        say(f"{heading:9}{text}")
+        log(f"{heading:9}{text}")
 
 
 def get(name: str, to: Path | None) -> None:
@@ -104,16 +104,16 @@ def get(name: str, to: Path | None) -> None:
     missing = [file for file in entry.files if not file.urls and not (folder / file.name).is_file()]
     for file in entry.files:
         if file.urls:
-            download(file, folder, say)
+            download(file, folder, log)
         elif file not in missing:
-            check(file, folder / file.name, say)
+            check(file, folder / file.name, log)
     if missing:
-        say(f"the site of {entry.title} wants a person: {entry.by_hand}")
+        log(f"the site of {entry.title} wants a person: {entry.by_hand}")
         for file in missing:
-            say(f"{folder / file.name}: put it there ({expected(file)})")
+            log(f"{folder / file.name}: put it there ({expected(file)})")
         raise UserError(f"{len(missing)} files of {name} are to be got by hand, then the same command compares them")
-    say(f"{entry.title}, {entry.licence}. To cite: {entry.citation}")
-    say(f"next: {entry.use.replace(f'data/{name}', str(folder))}")
+    log(f"{entry.title}, {entry.licence}. To cite: {entry.citation}")
+    log(f"next: {entry.use.replace(f'data/{name}', str(folder))}")
 
 
 def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: float) -> None:
@@ -127,8 +127,8 @@ def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: flo
         f"{what!r} is no drawn data set and no path: choose {', '.join(DATASETS)}, a folder or a file of images{known}",
     )
     named = {"name": what} if what in DATASETS else {"folder": what}
-    dataset = open_dataset(DataConfig(**named, cache=cache, cache_gb=cache_gb), size, say)  # pyright: ignore[reportArgumentType]
-    say(f"{dataset.name}: {len(dataset):,} images of {size} px")
+    dataset = open_dataset(DataConfig(**named, cache=cache, cache_gb=cache_gb), size, log)  # pyright: ignore[reportArgumentType]
+    log(f"{dataset.name}: {len(dataset):,} images of {size} px")
     table = Table()
     table.add_column("factor")
     table.add_column("values", justify="right")
@@ -138,7 +138,7 @@ def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: flo
         table.add_row("none known", "")
     console.print(table)
     if sheet is not None:
-        say(f"wrote {draw_sheet(dataset, sheet)}")
+        log(f"wrote {draw_sheet(dataset, sheet)}")
 
 
 def _sizes(dataset: ImageSet) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from unweave.commands.evaluate import evaluate_run
 from unweave.config import Sampling
 from unweave.presets import PRESETS
-from unweave.record import clock, say
+from unweave.record import clock, log
 from unweave.report.page import write_report
 from unweave.report.pictures import Explorer
 from unweave.training.main import train
@@ -21,15 +21,15 @@ def demo(run: Path, images: int | None = None) -> None:
     config = PRESETS[PRESET].config
     if images is not None:
         config = replace(config, train=replace(config.train, images=images))
-    say(f"{PRESET}: {PRESETS[PRESET].about}")
-    say(f"training on {config.train.images:,} images; the run is in {run}, Ctrl-C saves and the same command goes on")
+    log(f"{PRESET}: {PRESETS[PRESET].about}")
+    log(f"training on {config.train.images:,} images; the run is in {run}, Ctrl-C saves and the same command goes on")
     train(config, run)
-    say("scoring the units, and those of an untrained extractor beside them")
+    log("scoring the units, and those of an untrained extractor beside them")
     evaluate_run(str(run), run)
     explorer = Explorer.open(str(run), "", "cpu", Sampling())
     folder = run / "report"
     pictures = [explorer.reconstructions(folder), explorer.swaps(folder), explorer.traversals(folder)]
     page = write_report({str(run): explorer}, folder / "report.html")
     for path in [folder / "units.png", *(picture.path for picture in pictures), page]:
-        say(f"look at {path}")
-    say(f"done in {clock(time.monotonic() - start)}")
+        log(f"look at {path}")
+    log(f"done in {clock(time.monotonic() - start)}")

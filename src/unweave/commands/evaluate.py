@@ -16,7 +16,7 @@ from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
 from unweave.models.base import UnitModel, find_device
 from unweave.models.card import write_card
 from unweave.models.folder import ATTRIBUTES, RESULTS, find, home, load, read_results
-from unweave.record import console, say
+from unweave.record import console, log
 from unweave.report.figures import importance_figure
 from unweave.report.pictures import unit_labels
 
@@ -30,13 +30,13 @@ def evaluate_run(
     own, the scores go into the card of its model too.
     """
     model = load(run, find_device(device))
-    images = open_dataset(data_config(model, data, cache_gb), model.config.image_size, say)
+    images = open_dataset(data_config(model, data, cache_gb), model.config.image_size, log)
     if has_attributes(images):
         results = evaluate_attributes(model, images, seed)
         write_results(results, out / ATTRIBUTES)
         _onto_card(run, out, model)
         show_attributes(results, model.unit_names)
-        say(f"wrote {out / ATTRIBUTES}")
+        log(f"wrote {out / ATTRIBUTES}")
         return results
     dataset = require_grid(images)
     results = evaluate(model, dataset, seed)
@@ -44,7 +44,7 @@ def evaluate_run(
     _onto_card(run, out, model)
     importance_figure(results, unit_labels(model, None), out / "report" / "units.png")
     show(results, model.unit_names)
-    say(f"wrote {out / RESULTS} and {out / 'report' / 'units.png'}")
+    log(f"wrote {out / RESULTS} and {out / 'report' / 'units.png'}")
     return results
 
 
@@ -67,10 +67,10 @@ def measure_distance(
 ) -> dict[str, Any]:
     """The distance of a model's pictures from its data: a line on screen, and `frechet.json` in `out`."""
     model = load(run, find_device(device))
-    dataset = open_dataset(data_config(model, data), model.config.image_size, say)
-    found = distance_to_data(model, dataset, num, inception, sampling, num_real, batch_size, say)
+    dataset = open_dataset(data_config(model, data), model.config.image_size, log)
+    found = distance_to_data(model, dataset, num, inception, sampling, num_real, batch_size, log)
     write_results(found, out / "frechet.json")
-    say(f"{found['name']}: {found['value']:.4g} ({found['features']}); wrote {out / 'frechet.json'}")
+    log(f"{found['name']}: {found['value']:.4g} ({found['features']}); wrote {out / 'frechet.json'}")
     return found
 
 
@@ -86,9 +86,9 @@ def show(results: dict[str, Any], unit_names: dict[int, str]) -> None:
         scores.add_row(MEANINGS[name].title, *numbers, "1")
     console.print(scores)
     console.print(_holders(results, unit_names))
-    say("BetaVAE, MIG, SAP, modularity, explicitness, InfoMEC, IRS (other_scores) and downstream: see results.json")
+    log("BetaVAE, MIG, SAP, modularity, explicitness, InfoMEC, IRS (other_scores) and downstream: see results.json")
     for note in trained["notes"]:
-        say(f"note: {note}")
+        log(f"note: {note}")
 
 
 def show_attributes(results: dict[str, Any], unit_names: dict[int, str]) -> None:
@@ -107,9 +107,9 @@ def show_attributes(results: dict[str, Any], unit_names: dict[int, str]) -> None
     exact = results["scores"]["exact"]
     for one in exact["leads"]:
         named = f"unit {one['unit']} {unit_names.get(one['unit'], '')}".strip()
-        say(f"{one['attribute']}: {named} tells it with an area of {one['area']:.2f}, the next with {one['next']:.2f}")
+        log(f"{one['attribute']}: {named} tells it with an area of {one['area']:.2f}, the next with {one['next']:.2f}")
     for note in exact["notes"]:
-        say(f"note: {note}")
+        log(f"note: {note}")
 
 
 def _holders(results: dict[str, Any], unit_names: dict[int, str]) -> Table:

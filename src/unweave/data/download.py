@@ -21,7 +21,7 @@ from unweave.data.catalogue import Remote, expected
 from unweave.data.published import is_web_page
 from unweave.errors import UserError, require
 from unweave.files import explain_os_errors, sync, write_text
-from unweave.record import Display, Say, clock
+from unweave.record import Display, Log, clock
 
 TRIES = 5  # in a row, without a new byte
 FIRST_WAIT = 1.0  # seconds before the second try; twice as long before each further one
@@ -39,7 +39,7 @@ class _Cut(Exception):
     """A transfer that ended too early, or did not begin: it can go on."""
 
 
-def download(remote: Remote, folder: Path, say: Say) -> Path:
+def download(remote: Remote, folder: Path, say: Log) -> Path:
     """The file `remote` in `folder`, got where it is not there yet.
 
     Goes on with what an earlier call left. Raises `UserError` when the file cannot be had, its size or hash is another
@@ -67,7 +67,7 @@ def download(remote: Remote, folder: Path, say: Say) -> Path:
     return path
 
 
-def check(remote: Remote, path: Path, say: Say) -> None:
+def check(remote: Remote, path: Path, say: Log) -> None:
     """Says that a file is the published one, or the one that was downloaded first. Raises `UserError` where not."""
     remedy = "move it away, and the same command gets it again"
     size, record = path.stat().st_size, _record(path)
@@ -82,7 +82,7 @@ def check(remote: Remote, path: Path, say: Say) -> None:
     say(f"{path} is there and whole ({digest})")
 
 
-def _from_any(remote: Remote, part: Path, say: Say) -> str:
+def _from_any(remote: Remote, part: Path, say: Log) -> str:
     """Fills `part` from the first address that has the file; returns the hash that the server states, or nothing."""
     reasons = []
     with _Session() as session:
@@ -99,7 +99,7 @@ def _from_any(remote: Remote, part: Path, say: Say) -> str:
     raise UserError(f"{remote.name} cannot be had from {'; '.join(reasons)}{kept}")
 
 
-def _from_one(session: requests.Session, remote: Remote, url: str, part: Path, say: Say) -> str:
+def _from_one(session: requests.Session, remote: Remote, url: str, part: Path, say: Log) -> str:
     tries, most, wait = 0, _size(part), FIRST_WAIT
     while True:
         try:
@@ -118,7 +118,7 @@ def _from_one(session: requests.Session, remote: Remote, url: str, part: Path, s
         wait *= 2
 
 
-def _go_on(session: requests.Session, remote: Remote, url: str, part: Path, say: Say) -> str:
+def _go_on(session: requests.Session, remote: Remote, url: str, part: Path, say: Log) -> str:
     """One request for what is missing of `part`."""
     start = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
@@ -213,7 +213,7 @@ def _said(error: Exception) -> str:
     return "the connection was cut" if isinstance(error, urllib3.exceptions.HTTPError) else "cannot be reached"
 
 
-def _compare(part: Path, digest: str, say: Say) -> str:
+def _compare(part: Path, digest: str, say: Log) -> str:
     """The hash of what was downloaded. Removes it and raises `UserError` where it is not the expected one."""
     say(f"{part.name}: comparing {digest}" if digest else f"{part.name}: computing its hash")
     found = _hash(part, digest or "sha256:")

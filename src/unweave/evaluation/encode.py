@@ -14,7 +14,7 @@ from unweave.errors import require
 from unweave.files import write_atomically
 from unweave.models.base import Codes, UnitModel, find_device
 from unweave.models.folder import load
-from unweave.record import Display, say
+from unweave.record import Display, log
 
 CHUNK = 2048
 
@@ -28,9 +28,9 @@ def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int,
     require(out.suffix in (".parquet", ".npz"), f"{out} ends in {out.suffix!r}: choose .parquet or .npz")
     require(batch_size >= 1, f"batch_size is {batch_size}: must be at least 1")
     model = load(run, find_device(device))
-    dataset = open_dataset(data_config(model, data, cache_gb), model.config.image_size, say)
+    dataset = open_dataset(data_config(model, data, cache_gb), model.config.image_size, log)
     write_atomically(out, lambda path: _WRITERS[out.suffix](model, dataset, path, batch_size))
-    say(f"wrote the units of {len(dataset):,} images to {out}")
+    log(f"wrote the units of {len(dataset):,} images to {out}")
 
 
 def data_config(model: UnitModel, data: str = "", cache_gb: float = 0.0) -> DataConfig:

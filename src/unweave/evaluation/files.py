@@ -23,7 +23,7 @@ from unweave.metrics.suite import (
     summarise,
 )
 from unweave.metrics.udr import UDRResult, udr
-from unweave.record import console, say
+from unweave.record import console, log
 
 Intervals = dict[tuple[str, str], tuple[float, float]]
 
@@ -143,7 +143,7 @@ def show(scored: Scored, codes: Path) -> None:
         table.add_row(title, *cells, _shown(score.chance))
     console.print(table)
     for note in dict.fromkeys(note for result in scored.results for note in result.notes):
-        say(f"note: {note}")
+        log(f"note: {note}")
 
 
 def agree(paths: Sequence[Path], relation: Literal["spearman", "lasso"]) -> UDRResult:
@@ -161,7 +161,7 @@ def show_agreement(found: UDRResult, paths: Sequence[Path]) -> None:
         table.add_row(f"{index}: {paths[index]}", _shown(float(found.scores[index])))
     console.print(table)
     for note in found.notes:
-        say(f"note: {note}")
+        log(f"note: {note}")
 
 
 def agreement_as_json(found: UDRResult, paths: Sequence[Path]) -> str:

@@ -20,7 +20,7 @@ from unweave.metrics.frechet import Moments, frechet_distance
 from unweave.models.base import UnitModel, eval_mode
 from unweave.models.images import normalise
 from unweave.nn.inception import NUM_FEATURES, Inception
-from unweave.record import Display, Say, versions
+from unweave.record import Display, Log, versions
 
 NUM_IMAGES = 50_000
 PUBLISHED = Sampling(steps=100, solver="ddim")
@@ -37,7 +37,7 @@ def distance_to_data(
     sampling: Sampling = PUBLISHED,
     num_real: int = 0,
     batch_size: int = BATCH_SIZE,
-    tell: Say = lambda _: None,
+    log: Log = lambda _: None,
 ) -> dict[str, Any]:
     """The Frechet distance of `num` drawn images from the images of a data set; returns what `frechet.json` holds.
 
@@ -64,7 +64,7 @@ def distance_to_data(
         tokens = model.encode(dataset.images(rows), batch_size).aligned
         return model.decode(tokens, sampling.steps, noise=noise, batch_size=batch_size, solver=sampling.solver)
 
-    tell(f"{num:,} images by {sampling.steps} steps of {sampling.solver}, against {len(real):,} of {dataset.name}")
+    log(f"{num:,} images by {sampling.steps} steps of {sampling.solver}, against {len(real):,} of {dataset.name}")
     with eval_mode(model):
         drawn = _moments(features, draw, conditions, batch_size, model.device, "drawing")
         seen = _moments(features, dataset.images, real, batch_size, model.device, "reading the data")
@@ -72,7 +72,7 @@ def distance_to_data(
     few = min(num, len(real)) <= width
     notes = [f"{min(num, len(real)):,} images for {width:,} features: the distance is far too high"] if few else []
     for note in notes:
-        tell(f"note: {note}")
+        log(f"note: {note}")
     return {
         "name": name,
         "value": frechet_distance(drawn, seen),

@@ -11,7 +11,7 @@ from unweave.data import open_dataset
 from unweave.models.images import normalise, to_uint8
 from unweave.models.tokenizer import make_vq, read_vq
 from unweave.models.vqgan import reconstruct
-from unweave.record import say
+from unweave.record import log
 from unweave.report.figures import image_grid
 from unweave.training.batches import split_rows
 
@@ -44,7 +44,7 @@ def draw_reconstructions(config: VQRunConfig, run: Path) -> Path:
     """
     vq = make_vq(config.model, config.model.image_size).eval()
     read_vq(vq, run / "model")
-    dataset = open_dataset(config.data, config.model.image_size, say)
+    dataset = open_dataset(config.data, config.model.image_size, log)
     trained, held_out = split_rows(len(dataset), config.data.held_out, config.train.seed)
     rows = held_out if len(held_out) else trained
     chosen = np.random.default_rng(config.train.seed).choice(rows, min(NUM_IMAGES, len(rows)), replace=False)

@@ -26,7 +26,7 @@ from unweave.metrics.information import as_labels, binned, mutual_information
 from unweave.metrics.inputs import classes
 from unweave.models.base import Codes, UnitModel, find_device
 from unweave.models.folder import home, load, read_results
-from unweave.record import Display, say
+from unweave.record import Display, log
 from unweave.report.anchors import (
     GREY,
     AnchoredUnit,
@@ -81,7 +81,7 @@ class Explorer:
     def open(cls, run: str, data: str, device: str, sampling: Sampling) -> "Explorer":
         """Opens a run, model folder or bundled model with the data that it was trained on, or that `data` names."""
         model = load(run, find_device(device))
-        dataset = open_dataset(data_config(model, data), model.config.image_size, say)
+        dataset = open_dataset(data_config(model, data), model.config.image_size, log)
         return cls(model, dataset, unit_labels(model, read_results(home(run), model)), sampling)
 
     def draw_images(self, num: int, stream: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from unweave.data.base import ImageSet
 from unweave.data.catalogue import CATALOGUE
 from unweave.files import write_text
 from unweave.presets.published import SCHEDULES
-from unweave.record import clock, say
+from unweave.record import clock, log
 from unweave.reproduce.costs import show_costs
 from unweave.reproduce.faces import draw_faces
 from unweave.reproduce.piece import do, finished
@@ -36,18 +36,18 @@ def reproduce(request: Request, dry_run: bool = False, piece: str = "") -> None:
         do(chosen, request)
         return
     done = [one for one in pieces if finished(one, request) is not None]
-    say(f"{request.table} in {request.out}: {len(pieces)} pieces, {len(done)} of them finished")
+    log(f"{request.table} in {request.out}: {len(pieces)} pieces, {len(done)} of them finished")
     if not dry_run:
         check_data(pieces)
     if len(done) < len(pieces):
         seconds = show_costs(pieces, done, request, _num_images(pieces, request))
         where = places(pieces)
         many = f", {len(where)} pieces at a time" if len(where) > 1 else ""
-        say(f"about {clock(seconds / len(where))} of training{many}; scores and drawing come on top")
+        log(f"about {clock(seconds / len(where))} of training{many}; scores and drawing come on top")
         if dry_run:
             _list(pieces, done)
         elif len(where) > 1:
-            run_side_by_side(pieces, done, where, lambda one: unweave(request.words(one.name)), request.out, say)
+            run_side_by_side(pieces, done, where, lambda one: unweave(request.words(one.name)), request.out, log)
     if dry_run:
         return
     results = {one.name: do(one, request) for one in pieces}
@@ -56,14 +56,14 @@ def reproduce(request: Request, dry_run: bool = False, piece: str = "") -> None:
     text = as_markdown(table)
     write_text(request.out / request.table / "TABLE.md", text)
     print(text, end="")
-    say(f"wrote {request.out / request.table / 'TABLE.md'} and table.json beside it")
+    log(f"wrote {request.out / request.table / 'TABLE.md'} and table.json beside it")
 
 
 def _list(pieces: list[Piece], done: list[Piece]) -> None:
     for one in pieces:
-        say(f"  {one.name}{': finished' if one in done else ''}")
+        log(f"  {one.name}{': finished' if one in done else ''}")
     if lacking := missing_data(pieces):
-        say(f"before it can begin: {lacking}")
+        log(f"before it can begin: {lacking}")
 
 
 def _prepare(request: Request) -> None:

@@ -24,7 +24,7 @@ from unweave.metrics.inputs import Protocol, one_number_per_unit
 from unweave.metrics.suite import SuiteResult, score_grid, score_rows
 from unweave.models.base import UnitModel, find_device
 from unweave.models.folder import load
-from unweave.record import Say, read_record, say
+from unweave.record import Log, log, read_record
 from unweave.reproduce.plan import Piece, Request
 from unweave.reproduce.recipes import Kind, Method
 from unweave.training.checkpoint import MAY_CHANGE
@@ -66,18 +66,18 @@ def finished(piece: Piece, request: Request) -> dict[str, Any] | None:
     return result if result["asked"] == asked else None
 
 
-def do(piece: Piece, request: Request, tell: Say = say) -> dict[str, Any]:
+def do(piece: Piece, request: Request, log: Log = log) -> dict[str, Any]:
     """Does what is left to do of a piece and returns what it found."""
     before = finished(piece, request)
     if before is not None:
         return before
     folder, start, processor = request.out / piece.name, time.monotonic(), time.process_time()
-    tell(f"{piece.name}: {piece.config.train.images:,} images")
+    log(f"{piece.name}: {piece.config.train.images:,} images")
     if piece.method is None:
-        train(piece.config, folder / "run", tell)
+        train(piece.config, folder / "run", log)
         found: dict[str, Any] = _redrawn(folder / "run")
     else:
-        found = _second_stage(piece, piece.method, request, folder, tell)
+        found = _second_stage(piece, piece.method, request, folder, log)
     record = read_record(folder / "run" / "metrics.jsonl")
     result = {
         "options": to_dict(_plain(piece.config)),
@@ -131,14 +131,14 @@ def _redrawn(run: Path) -> dict[str, Any]:
     return {name: last.get(name) for name in ("psnr", "ssim", "codes_used", "perplexity")}
 
 
-def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, tell: Say) -> dict[str, Any]:
+def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, log: Log) -> dict[str, Any]:
     config, codes = piece.config, folder / "codes"
     assert isinstance(config, RunConfig)
-    dataset = open_dataset(config.data, config.model.image_size, tell)
-    train(config, folder / "run", tell, on_save=lambda model: _encode_snapshot(model, config, request, dataset, codes))
+    dataset = open_dataset(config.data, config.model.image_size, log)
+    train(config, folder / "run", log, on_save=lambda model: _encode_snapshot(model, config, request, dataset, codes))
     model = load(folder / "run", find_device())
     *earlier, last = sorted(codes.glob("*.npz"))
-    tell(f"{piece.name}: scoring")
+    log(f"{piece.name}: scoring")
     found: dict[str, Any] = {
         "snapshots": [
             {"images": int(path.stem), **_scores(path, method.official, dataset, "official", 0)} for path in earlier
@@ -150,7 +150,7 @@ def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, 
         "untrained": _untrained(model, config.train.seed, dataset),
     }
     if request.table == "table2":
-        found["distance"] = _distance(model, dataset, request, config.train.seed, tell)
+        found["distance"] = _distance(model, dataset, request, config.train.seed, log)
     return found
 
 
@@ -223,7 +223,7 @@ def _untrained(model: UnitModel, seed: int, dataset: ImageSet) -> dict[str, floa
     return score(scalars, dataset, "robust", 0)
 
 
-def _distance(model: UnitModel, dataset: ImageSet, request: Request, seed: int, tell: Say) -> dict[str, Any]:
+def _distance(model: UnitModel, dataset: ImageSet, request: Request, seed: int, log: Log) -> dict[str, Any]:
     """How far drawn images are from the set: FID with Inception's weights, else a distance of another name."""
     from unweave.evaluation.frechet import distance_to_data
 
@@ -234,6 +234,6 @@ def _distance(model: UnitModel, dataset: ImageSet, request: Request, seed: int, 
         num=scale.drawn,
         weights=request.inception,
         sampling=replace(scale.sampling, seed=seed),
-        tell=tell,
+        log=log,
     )
     return {name: found[name] for name in ("name", "value", "images")}

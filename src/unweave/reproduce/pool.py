@@ -11,7 +11,7 @@ import torch
 
 from unweave.compiled import all_cores
 from unweave.errors import UserError
-from unweave.record import Say
+from unweave.record import Log
 from unweave.reproduce.plan import Piece
 
 POLL_SECONDS = 0.2
@@ -41,7 +41,7 @@ def run_side_by_side(
     where: Mapping[str, Mapping[str, str]],
     command: Callable[[Piece], Sequence[str]],
     logs: Path,
-    tell: Say,
+    log: Log,
 ) -> None:
     """Runs the command of each piece that is not done, at a free place, once the piece that it needs is there.
 
@@ -58,14 +58,14 @@ def run_side_by_side(
                 ready = next((piece for piece in waiting if not piece.needs or piece.needs in ended), None)
                 if place not in running and ready:
                     waiting.remove(ready)
-                    tell(f"{ready.name}: begun ({place})")
+                    log(f"{ready.name}: begun ({place})")
                     running[place] = ready, _start(command(ready), environment, logs / ready.name / "log.txt")
             for place, (piece, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[place]
                     _check(piece, process.returncode, logs)
                     ended.add(piece.name)
-                    tell(f"{piece.name}: done, {len(waiting) + len(running)} left")
+                    log(f"{piece.name}: done, {len(waiting) + len(running)} left")
             time.sleep(POLL_SECONDS)
     finally:
         for _, process in running.values():

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +27,7 @@ from unweave.config import RunConfig, VQRunConfig
 from unweave.configfile import differences, read_json, to_json
 from unweave.errors import UserError, require
 from unweave.files import explain_os_errors, sync, write_text
+from unweave.record import Log
 
 Tensors = dict[str, torch.Tensor]
 C = TypeVar("C", bound=RunConfig | VQRunConfig)
@@ -119,17 +119,17 @@ def save(run: Path, checkpoint: Checkpoint) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load(run: Path, say: Callable[[str], None]) -> Checkpoint | None:
+def load(run: Path, log: Log) -> Checkpoint | None:
     """The newest checkpoint that is whole; None where there is none yet.
 
-    A damaged one is named through `say` and the one before it is used; `UserError` when all are damaged.
+    A damaged one is named through `log` and the one before it is used; `UserError` when all are damaged.
     """
     folders = _folders(run)
     for folder in reversed(folders):
         try:
             return _read(folder)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            say(f"{folder} is damaged ({error}); going back to the checkpoint before it")
+            log(f"{folder} is damaged ({error}); going back to the checkpoint before it")
     require(not folders, f"no checkpoint in {run / 'state'} can be read: delete that folder to start anew")
     return None
 

@@ -15,7 +15,7 @@ from unweave.data.cache import cache_folder
 from unweave.data.store import Skipped, Store, converted, fingerprint
 from unweave.models.images import normalise
 from unweave.models.tokenizer import VQ
-from unweave.record import Say
+from unweave.record import Log
 
 BATCH = 64
 
@@ -60,8 +60,8 @@ class Latents(NamedTuple):
         return self.store.pixels[indices].view(np.float16)
 
 
-def cached_latents(tokenizer: VQ, dataset: ImageSet, config: DataConfig, say: Say) -> Latents:
+def cached_latents(tokenizer: VQ, dataset: ImageSet, config: DataConfig, log: Log) -> Latents:
     """The latents of all images, encoded first where no process did so before; see `data.store.converted`."""
     source = LatentSource(tokenizer, dataset)
     path = cache_folder(config.cache) / f"latents-{source.version}.npy"
-    return Latents(converted(source, path, config, say))
+    return Latents(converted(source, path, config, log))

@@ -45,11 +45,11 @@ class StepLog:
 
 def resume_or_build(run: Run, start: int = 0) -> State:
     """The state that the run's folder holds; a fresh one, of the given start, where it holds none."""
-    saved = checkpoint.load(run.folder, run.tell)
+    saved = checkpoint.load(run.folder, run.log)
     state = build(run, start, fresh=saved is None)
     if saved:
         restore(state, saved)
-        run.tell(f"going on from {state.images:,} of {run.config.train.images:,} images")
+        run.log(f"going on from {state.images:,} of {run.config.train.images:,} images")
     run.record.rewind(state.images)
     return state
 
@@ -60,7 +60,7 @@ def build(run: Run, start: int, fresh: bool) -> State:
     torch.manual_seed(mix_seed(options.seed, start) if start else options.seed)
     stage = make_stage(run)
     if fresh:
-        run.tell(stage.start())
+        run.log(stage.start())
     optimizer = stage.optimizer()
     wrapped, _ = run.fabric.setup(stage.model, optimizer)
     return State(stage, wrapped, optimizer, Ema(stage.averaged, options.ema_decay))

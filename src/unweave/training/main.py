@@ -13,7 +13,7 @@ from pathlib import Path
 from unweave.config import RunConfig, VQRunConfig
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
-from unweave.record import Record, Say, say
+from unweave.record import Log, Record, log
 from unweave.training import checkpoint
 from unweave.training.batches import split_rows
 from unweave.training.loop import OnSave, resume_or_build, run_loop, show
@@ -25,7 +25,7 @@ from unweave.training.runtime import Fabric, launch
 def train(
     config: RunConfig | VQRunConfig,
     folder: Path,
-    tell: Say = say,
+    log: Log = log,
     dataset: ImageSet | None = None,
     on_save: OnSave | None = None,
 ) -> Path:
@@ -38,7 +38,7 @@ def train(
     KeyboardInterrupt, with all saved and the way to go on as its text, after Ctrl-C.
     """
     config = checkpoint.open_run(folder, config)
-    stopped_at = launch(config.train, _main, config, folder, tell, dataset, on_save)
+    stopped_at = launch(config.train, _main, config, folder, log, dataset, on_save)
     if stopped_at < config.train.images:
         raise KeyboardInterrupt(f"saved in {folder}: the same command again goes on from {stopped_at:,} images")
     return folder / "model"
@@ -48,21 +48,21 @@ def _main(
     fabric: Fabric,
     config: RunConfig | VQRunConfig,
     folder: Path,
-    tell: Say,
+    log: Log,
     dataset: ImageSet | None,
     on_save: OnSave | None,
 ) -> int:
     """One process's part of a run; returns the images seen."""
     if not fabric.is_global_zero:
-        tell = _silence
+        log = _silence
 
     # Open the data and hold some of it out.
     trained_on = config.data if dataset is None else None
     if dataset is None:
-        dataset = open_dataset(config.data, config.model.image_size, tell)
+        dataset = open_dataset(config.data, config.model.image_size, log)
     rows, held_out = split_rows(len(dataset), config.data.held_out, config.train.seed)
     record = Record(folder / "metrics.jsonl", silent=not fabric.is_global_zero)
-    run = Run(fabric, config, folder, dataset, trained_on, rows, held_out, record, tell)
+    run = Run(fabric, config, folder, dataset, trained_on, rows, held_out, record, log)
 
     # Choose among several starts, once.
     options = config.train

@@ -39,10 +39,10 @@ def choose_start(run: Run) -> int:
     losses = [record[-1]["held_out_loss"] for record in records]
     best = losses.index(min(losses))
     listed = ", ".join(f"{loss:.4f}" for loss in losses)
-    run.tell(f"held-out losses of the starts: {listed}; going on with start {best + 1}")
+    run.log(f"held-out losses of the starts: {listed}; going on with start {best + 1}")
 
     # Make its record and checkpoint those of the run.
-    chosen = checkpoint.load(folders[best], run.tell)
+    chosen = checkpoint.load(folders[best], run.log)
     assert chosen is not None  # it was just written, or read
     if not run.quiet:
         run.record.rewind(0)

@@ -7,7 +7,7 @@ import numpy as np
 
 from unweave.config import DataConfig, RunConfig, VQRunConfig
 from unweave.data.base import ImageSet
-from unweave.record import Record, Say
+from unweave.record import Log, Record
 from unweave.training.runtime import Fabric
 
 
@@ -24,7 +24,7 @@ class Run:
     rows: np.ndarray
     held_out: np.ndarray
     record: Record
-    tell: Say
+    log: Log
 
     @property
     def quiet(self) -> bool:

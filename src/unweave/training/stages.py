@@ -129,7 +129,7 @@ class UnitStage(Stage[UnitModel]):
         )
         tokenizer = self.model.tokenizer
         assert isinstance(tokenizer, VQ)  # by RunConfig
-        return Reader(self.run.dataset, cached_latents(tokenizer, self.run.dataset, self.config.data, self.run.tell))
+        return Reader(self.run.dataset, cached_latents(tokenizer, self.run.dataset, self.config.data, self.run.log))
 
     def optimizer(self) -> torch.optim.Optimizer:
         options = self.config.train

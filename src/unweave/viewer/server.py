@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from unweave.config import Sampling
 from unweave.errors import UserError, require
-from unweave.record import say
+from unweave.record import log
 from unweave.viewer.session import Session
 
 
@@ -24,10 +24,10 @@ def view(run: str, host: str, port: int, password: str, data: str, device: str, 
 
         from unweave.viewer.web import application
 
-        say(f"opening {run}")
+        log(f"opening {run}")
         app = application(Session.open(run, data, device, sampling), password, only_here=_is_loopback(host))
         _warn(host, password)
-        say(f"open http://{_named(host)}:{listener.getsockname()[1]} in a browser; Ctrl-C stops")
+        log(f"open http://{_named(host)}:{listener.getsockname()[1]} in a browser; Ctrl-C stops")
         uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run([listener])
     raise KeyboardInterrupt  # it was stopped, and says so where its parent has Ctrl-C ignored too, as a shell's `&` has
 
@@ -58,8 +58,8 @@ def _warn(host: str, password: str) -> None:
     if _is_loopback(host):
         return
     if password:
-        say(
+        log(
             "warning: the password and all pictures travel unencrypted; for more than a network you trust, use a tunnel"
         )
     else:
-        say(f"warning: whoever reaches {host} can look, send pictures and rename units: give a --password")
+        log(f"warning: whoever reaches {host} can look, send pictures and rename units: give a --password")
