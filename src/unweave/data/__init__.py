@@ -6,20 +6,28 @@ from pathlib import Path
 from unweave.config import DataConfig
 from unweave.data.base import FactorDataset, Fixed, ImageSet, StateSpace
 from unweave.data.cache import Stored, StoredGrid, cache_folder, cached, store_path
-from unweave.data.dsprites import DSprites
 from unweave.data.hub import HUB, HubSource, is_hub
 from unweave.data.labels import Labels, labels_of, read_labels
 from unweave.data.pictures import ArraySource, FolderSource, Pictures, ZipSource
-from unweave.data.published import open_published
-from unweave.data.rooms import Rooms
+from unweave.data.sets import check_drawn, draw, open_published
+from unweave.data.sets.dsprites import DSprites
+from unweave.data.sets.rooms import Rooms
 from unweave.data.shards import ShardSource, find_shards
 from unweave.data.store import Source, Store, converted
 from unweave.errors import UserError, require
 
-__all__ = ["DSprites", "FactorDataset", "Fixed", "ImageSet", "Rooms", "StateSpace", "is_place", "open_dataset"]
+__all__ = [
+    "DSprites",
+    "FactorDataset",
+    "Fixed",
+    "ImageSet",
+    "Rooms",
+    "StateSpace",
+    "check_name",
+    "is_place",
+    "open_dataset",
+]
 
-DATASETS = {"rooms": Rooms, "dsprites": DSprites}
-IMAGE_SIZES = (32, 64)
 SMALLEST_SIZE = 8
 HOW_CROPPED = {
     "center": "their middle square",
@@ -30,9 +38,15 @@ HOW_CROPPED = {
 }
 
 
-def is_place(what: str) -> bool:
-    """Whether `what` leads to images: a path that is there, shards in braces, or a set of the Hub."""
-    return what.startswith(HUB) or "{" in what or Path(what).expanduser().exists()
+def is_place(place: str) -> bool:
+    """Whether `place` leads to images: a path that exists, shards in braces, or a set of the Hub."""
+    return place.startswith(HUB) or "{" in place or Path(place).expanduser().exists()
+
+
+def check_name(config: DataConfig) -> None:
+    """Raises `UserError` where the options name no set that is drawn, and no images of your own."""
+    if not config.folder:
+        check_drawn(config.name)
 
 
 def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> ImageSet:
@@ -45,11 +59,7 @@ def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]
     if config.folder:
         return _open_own(config, image_size, folder, say)
     require(not config.labels, f"data.labels is {config.labels}: labels belong to your own images, see data.folder")
-    require(
-        image_size in IMAGE_SIZES,
-        f"model.image_size is {image_size}: {config.name} is drawn at {' or '.join(map(str, IMAGE_SIZES))} px",
-    )
-    dataset: FactorDataset = DATASETS[config.name](image_size)
+    dataset = draw(config.name, image_size)
     if config.fixed:
         dataset = Fixed(dataset, config.fixed_values)
     return cached(dataset, folder, config.cache_gb, say)
@@ -57,11 +67,11 @@ def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]
 
 def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], None]) -> ImageSet:
     """Images of `config.folder`, from their store."""
-    what, path = config.folder, Path(config.folder).expanduser()
-    require(is_place(what), f"data.folder is {what}, which does not exist")
+    place, path = config.folder, Path(config.folder).expanduser()
+    require(is_place(place), f"data.folder is {place}, which does not exist")
     require(size >= SMALLEST_SIZE, f"model.image_size is {size}: must be at least {SMALLEST_SIZE}")
     published = open_published(path, size) if path.exists() else None
-    source = published.source if published else _source(config, size, folder, say)
+    source = published or _source(config, size, folder, say)
     store = converted(source, store_path(folder, source.name, size, source.version), config, say)
     if published:
         require(not config.labels, f"data.labels is {config.labels}: {path} is a published set with its own labels")
@@ -69,16 +79,16 @@ def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], 
         dataset = StoredGrid(source.name, source.version, published.space, store.path)
         return Fixed(dataset, config.fixed_values) if config.fixed else dataset
     if config.fixed:
-        say(f"{what} has no factors: {', '.join(config.fixed)} of data.fixed does not apply")
-    say(f"{what}: images are taken {HOW_CROPPED[config.crop]} at {size} px (--data.crop center, pad or stretch)")
+        say(f"{place} has no factors: {', '.join(config.fixed)} of data.fixed does not apply")
+    say(f"{place}: images are taken {HOW_CROPPED[config.crop]} at {size} px (--data.crop center, pad or stretch)")
     return Stored(source.name, source.version, store.path, _labels(source, store, config, say))
 
 
 def _source(config: DataConfig, size: int, folder: Path, say: Callable[[str], None]) -> Source:
-    what, path = config.folder, Path(config.folder).expanduser()
-    if is_hub(what):
-        return HubSource(what, size, config.crop)
-    if shards := find_shards(what):
+    place, path = config.folder, Path(config.folder).expanduser()
+    if is_hub(place):
+        return HubSource(place, size, config.crop)
+    if shards := find_shards(place):
         return ShardSource(shards, path.name, size, config.crop, folder, say)
     if path.is_dir():
         return FolderSource(path, size, config.crop)
@@ -87,7 +97,7 @@ def _source(config: DataConfig, size: int, folder: Path, say: Callable[[str], No
     if path.suffix in (".npy", ".npz"):
         return ArraySource(path, size, config.crop)
     raise UserError(
-        f"data.folder is {what}: choose a folder or .zip of pictures, an .npy or .npz array, .tar shards, a .parquet "
+        f"data.folder is {place}: choose a folder or .zip of pictures, an .npy or .npz array, .tar shards, a .parquet "
         f"file, a data set of Hugging Face (hf://OWNER/NAME), or a published file (.h5, .npz, .tar.gz)"
     )
 

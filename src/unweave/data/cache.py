@@ -12,16 +12,16 @@ import filelock
 import numpy as np
 import platformdirs
 
-from unweave.data.base import FactorDataset, Grid, Numbered, StateSpace
+from unweave.data.base import FactorDataset, Numbered, StateSpace
 from unweave.data.labels import Labels
-from unweave.data.store import Store, fingerprint
+from unweave.data.store import Store, array_header, fingerprint
 from unweave.errors import UserError
 from unweave.files import write_atomically
 
 CHUNK = 1024
 
 
-class StoredGrid(Grid):
+class StoredGrid(FactorDataset):
     """A data set with a factor grid, read from its file of images; the file is opened again in each process."""
 
     def __init__(self, name: str, version: str, space: StateSpace, path: Path):
@@ -83,11 +83,12 @@ class Kept:
         """The name of the set."""
         return self.name.rsplit("-", 2)[0]
 
-    def add(self, file: Path, found: os.stat_result) -> None:
+    def add(self, file: Path) -> None:
         """A further file that belongs to them."""
+        stat = file.stat()
         self.files.append(file)
-        self.num_bytes += found.st_size
-        self.last_used = max(self.last_used, found.st_atime, found.st_mtime)
+        self.num_bytes += stat.st_size
+        self.last_used = max(self.last_used, stat.st_atime, stat.st_mtime)
 
     def remove(self) -> None:
         """Removes them. Raises `UserError` while a process converts into them, or where they cannot be removed."""
@@ -104,12 +105,12 @@ class Kept:
 
 def stores(folder: Path) -> list[Kept]:
     """The stored images in a folder, by name; other files in it are passed over."""
-    found: dict[str, Kept] = {}
+    kept: dict[str, Kept] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if match := STORE_FILE.fullmatch(path.name):
             with suppress(FileNotFoundError):  # of a conversion that came to its end meanwhile
-                found.setdefault(match["name"], Kept(match["name"])).add(path, path.stat())
-    return sorted((kept for kept in found.values() if kept.files), key=lambda kept: kept.name)
+                kept.setdefault(match["name"], Kept(match["name"])).add(path)
+    return sorted((images for images in kept.values() if images.files), key=lambda images: images.name)
 
 
 def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[str], None]) -> FactorDataset:
@@ -149,8 +150,7 @@ def _is_whole(path: Path, dataset: FactorDataset) -> bool:
 def _render(dataset: FactorDataset, path: Path) -> None:
     """Writes through an ordinary file: a full disk is then an error, where a memory map would kill the process."""
     with path.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(dataset), *dataset.image_shape)}
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array_header((len(dataset), *dataset.image_shape)))
         for start in range(0, len(dataset), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(dataset)))
             file.write(dataset.images(rows).tobytes())

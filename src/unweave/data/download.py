@@ -17,8 +17,8 @@ import filelock
 import requests
 import urllib3
 
-from unweave.data.catalogue import Remote, expected
-from unweave.data.published import is_web_page
+from unweave.data.sets.card import Remote
+from unweave.data.sets.reading import is_web_page
 from unweave.errors import UserError, require
 from unweave.files import explain_os_errors, sync, write_text
 from unweave.record import Display, Say, clock
@@ -52,7 +52,7 @@ def download(remote: Remote, folder: Path, say: Say) -> Path:
         if path.exists():
             check(remote, path, say)
             return path
-        say(f"{remote.name}: {expected(remote)}, into {folder}")
+        say(f"{remote.name}: {remote.expected}, into {folder}")
         try:
             stated = _from_any(remote, part, say)
             digest = _compare(part, remote.digest or stated, say)

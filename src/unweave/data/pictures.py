@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
+from unweave.config import Crop
 from unweave.data.store import Skipped, file_identity, fingerprint
 from unweave.errors import UserError, require
 
-Crop = Literal["center", "pad", "stretch", "celeba_128", "celeba_96"]
 CELEBA = (178, 218)  # width and height of its aligned pictures
 CELEBA_BOXES = {  # left, top, right, bottom of what is kept of them
     "celeba_128": (25, 57, 153, 185),  # 128 px around (89, 121), as D2C and DiffAE

@@ -10,7 +10,11 @@ import io
 import json
 import os
 import shutil
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -37,10 +41,20 @@ def file_identity(path: Path) -> tuple[str, int, int]:
     """Where a file is, its size and its date: another file, or one that changed, has another. Size and date are 0 for
     a link to nothing."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return str(path), 0, 0
-    return str(path.resolve()), found.st_size, found.st_mtime_ns
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+@contextmanager
+def explain_damage(path: Path, problem: str = "cannot be read"):
+    """Turns what libraries raise about a damaged file into a `UserError` that names it."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} {problem} ({reason}): get it again") from None
 
 
 class Skipped(NamedTuple):
@@ -192,14 +206,15 @@ def _convert(source: Source, path: Path, strict: bool) -> None:
             first = f": {skipped[0].name} ({skipped[0].reason})" if skipped else ""
             raise UserError(f"{source.name} has no image that can be read{first}")
         file.seek(0)
-        file.write(_header((num, *source.image_shape)))
+        file.write(array_header((num, *source.image_shape)))
     sync(part)
     write_text(_beside(path, ".skipped.csv"), _as_csv(skipped))
     part.replace(path)
     note.unlink()
 
 
-def _header(shape: Sequence[int]) -> bytes:
+def array_header(shape: Sequence[int]) -> bytes:
+    """What an .npy file of uint8 begins with."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)})
     assert len(buffer.getvalue()) == HEADER_BYTES
@@ -208,8 +223,8 @@ def _header(shape: Sequence[int]) -> bytes:
 
 def _progress(note: Path) -> tuple[int, list[Skipped]]:
     try:
-        found = json.loads(note.read_text())
-        return int(found["done"]), [Skipped(*item) for item in found["skipped"]]
+        progress = json.loads(note.read_text())
+        return int(progress["done"]), [Skipped(*item) for item in progress["skipped"]]
     except (OSError, ValueError, KeyError, TypeError):
         return 0, []
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from unweave.configfile import differences, to_dict
-from unweave.data.base import Grid, has_attributes
+from unweave.data.base import FactorDataset, has_attributes
 from unweave.files import write_text
 from unweave.metrics.downstream import OFFICIAL_SIZES
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
@@ -187,7 +187,7 @@ def _facts(studio: Studio) -> list[tuple[str, str]]:
 
 
 def _no_scores(name: str, studio: Studio) -> str:
-    if isinstance(studio.dataset, Grid) or has_attributes(studio.dataset):
+    if isinstance(studio.dataset, FactorDataset) or has_attributes(studio.dataset):
         return f"No scores of this model as it stands yet: unweave evaluate {name}"
     if studio.dataset.factor_names:
         return f"Scores of images without a full grid of factors: unweave encode {name}, then unweave score"
