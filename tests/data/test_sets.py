@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from unweave.cli import main
-from unweave.data import DSprites, Rooms
+from unweave.config import DataConfig
+from unweave.data import DSprites, Rooms, open_dataset
 from unweave.data.sets import DRAWN, SETS
 from unweave.data.sets.card import Remote
+from unweave.errors import UserError
 
 IMAGES = {  # as their publishers count them
     "rooms": 480_000,
@@ -121,6 +123,25 @@ def test_files_that_want_a_person(no_network, monkeypatch, tmp_path, capsys):
 def test_mistakes_are_named(arguments, words, no_network, capsys):
     assert main(["data", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("roms", "data.name is 'roms': choose rooms or dsprites"),
+        (
+            "shapes3d",
+            "choose rooms or dsprites, or download shapes3d and name its files in data.folder: unweave data get",
+        ),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_made(name, words, tmp_path, capsys):
+    for more in (["--run", str(tmp_path / "run")], ["--dry-run"]):
+        assert main(["train", "tiny", "--data.name", name, *more]) == 2
+        assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match=f"data.name is '{name}'"):
+        open_dataset(DataConfig(name), 32, [].append)
 
 
 def test_a_set_of_several_files_comes_into_one_folder(monkeypatch, tmp_path, capsys):
