@@ -1,4 +1,4 @@
-"""Data sets: drawn on this machine, published files, your own pictures; see `base` for what each offers."""
+"""Data sets: drawn on this machine, published files, your own pictures; `base` has their interface."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,8 +52,8 @@ def check_name(config: DataConfig) -> None:
 def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> ImageSet:
     """The data set that the options name, with its fixed factors, from the cache where it fits there.
 
-    A `FactorDataset` where the images are a whole grid of factors. `say` is told what is written where. Raises
-    `UserError` for unknown factors, values and image sizes, and for images that are missing or damaged.
+    A `FactorDataset` where the images are a whole grid of factors. Announces by `say` what is written where. Raises
+    `UserError` for unknown names, factors, values and image sizes, and for images that are missing or damaged.
     """
     folder = cache_folder(config.cache)
     if config.folder:

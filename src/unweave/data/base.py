@@ -1,4 +1,4 @@
-"""What a data set with known factors offers, and the arithmetic between an image's number and its factors.
+"""The base classes of data sets, and the arithmetic between an image's number and its factors.
 
 n images, F factors, H W height and width.
 """
@@ -29,7 +29,7 @@ class StateSpace:
         return int(np.prod(self.sizes, dtype=np.int64))
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Indices (n,) -> factors (n, F) int64. Raises `UserError` for an index that is not there."""
+        """Indices (n,) -> factors (n, F) int64. Raises `UserError` for an index out of range."""
         rows = _integers(indices, "indices")
         require(rows.ndim == 1, f"indices have shape {rows.shape}: should be (n,)")
         wrong = rows[(rows < 0) | (rows >= len(self))]
@@ -39,7 +39,7 @@ class StateSpace:
         )
 
     def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        """Factors (n, F) -> indices (n,) int64. Raises `UserError`, naming the factor, for a value it has not."""
+        """Factors (n, F) -> indices (n,) int64. Raises `UserError`, naming the factor, for a value out of range."""
         table = _integers(factors, "factors")
         shape = f"(n, {len(self.sizes)})"
         require(table.ndim == 2 and table.shape[1] == len(self.sizes), f"factors have shape {table.shape}, not {shape}")
@@ -112,7 +112,7 @@ class Numbered(ImageSet):
         return len(self._numbers)
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Indices (n,) as int64. Raises `UserError` for one that is not there."""
+        """Indices (n,) as int64. Raises `UserError` for one out of range."""
         return self._numbers.factors(indices)[:, 0]
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -117,7 +117,7 @@ def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[
     """The data set, from a file of its rendered images where that takes at most `most_gb` of disk, else as it is.
 
     The file's name holds all that determines the pixels; it is written whole or not at all, so that any number of
-    processes may ask at once. `say` is told where and how much before anything is written. Raises `UserError` when
+    processes may ask at once. Announces where and how much by `say` before anything is written. Raises `UserError` when
     the folder cannot be written.
     """
     num_bytes = len(dataset) * int(np.prod(dataset.image_shape))

@@ -1,7 +1,7 @@
-"""Published files from the web: resumed where they were cut, compared with their hashes, there whole or not at all.
+"""Downloads published files: resumes interrupted transfers, compares hashes, and leaves whole files only.
 
-While a file NAME is on its way there is NAME.part. Where nobody published a hash, that of the first download is kept
-in NAME.sha256, as sha256sum writes it.
+During the download of NAME there is NAME.part. Where nobody published a hash, that of the first download is kept in
+NAME.sha256, as sha256sum writes it.
 """
 
 import hashlib
@@ -40,10 +40,10 @@ class _Cut(Exception):
 
 
 def download(remote: Remote, folder: Path, say: Say) -> Path:
-    """The file `remote` in `folder`, got where it is not there yet.
+    """The file `remote` in `folder`, downloaded unless it is there already.
 
-    Goes on with what an earlier call left. Raises `UserError` when the file cannot be had, its size or hash is another
-    than the published one, or the disk has not the space; KeyboardInterrupt, with the way to go on, after Ctrl-C.
+    Resumes what an earlier call left. Raises `UserError` when the file cannot be downloaded, its size or hash differs
+    from the published one, or the disk has too little space; KeyboardInterrupt, saying how to resume, after Ctrl-C.
     """
     path, part = folder / remote.name, folder / f"{remote.name}.part"
     with explain_os_errors(folder, "Choose another --to."):
@@ -77,8 +77,8 @@ def check(remote: Remote, path: Path, say: Say) -> None:
     if not digest:
         say(f"{path} is there ({size:,} bytes); nobody published a hash to compare it with")
         return
-    found = _hash(path, digest)
-    require(found == digest, f"{path} is not the published file: it has {found}, should be {digest}: {remedy}")
+    actual = _hash(path, digest)
+    require(actual == digest, f"{path} is not the published file: it has {actual}, should be {digest}: {remedy}")
     say(f"{path} is there and whole ({digest})")
 
 
@@ -175,9 +175,9 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
 
 def _extent(response: requests.Response) -> tuple[int, int | None]:
     """Where in the file an answer begins, and how long the file is, where that is said."""
-    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if response.status_code in (206, 416) and found:
-        return int(found[1] or 0), None if found[2] == "*" else int(found[2])
+    extent = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if response.status_code in (206, 416) and extent:
+        return int(extent[1] or 0), None if extent[2] == "*" else int(extent[2])
     length = response.headers.get("Content-Length", "")
     return (0 if response.status_code == 200 else -1), int(length) if length.isdigit() else None
 
@@ -216,25 +216,25 @@ def _said(error: Exception) -> str:
 def _compare(part: Path, digest: str, say: Say) -> str:
     """The hash of what was downloaded. Removes it and raises `UserError` where it is not the expected one."""
     say(f"{part.name}: comparing {digest}" if digest else f"{part.name}: computing its hash")
-    found = _hash(part, digest or "sha256:")
-    if digest and found != digest:
+    actual = _hash(part, digest or "sha256:")
+    if digest and actual != digest:
         part.unlink()
         raise UserError(
-            f"{part.name} has {found}, should be {digest}: damaged on the way, or another file by now. It was "
+            f"{part.name} has {actual}, should be {digest}: damaged on the way, or another file by now. It was "
             f"removed; the same command starts anew"
         )
-    return found
+    return actual
 
 
 def _hash(path: Path, like: str) -> str:
     algorithm = like.partition(":")[0]
-    found, done = hashlib.new(algorithm), 0
+    digest, done = hashlib.new(algorithm), 0
     with path.open("rb") as file, Display(f"hashing {path.name}", _size(path), "bytes") as display:
         while block := file.read(PIECE):
-            found.update(block)
+            digest.update(block)
             done += len(block)
             display.update(done)
-    return f"{algorithm}:{found.hexdigest()}"
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
 def _record(path: Path) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from unweave.data.store import explain_damage
 from unweave.errors import UserError, require
 
 
@@ -23,7 +24,7 @@ class Labels(NamedTuple):
 def labels_of(columns: pa.Table, kept: Sequence[int], say: Callable[[str], None]) -> Labels | None:
     """Labels of the images `kept`, from the columns of a table, a row per image, that are a number in each such row.
 
-    `say` is told which are not. None where there is no such column.
+    Names the other columns by `say`. None where there is no such column.
     """
     numbers = columns.select([field.name for field in columns.schema if _is_number(field.type)])
     numbers = numbers.take(kept) if len(kept) < len(numbers) else numbers
@@ -42,7 +43,7 @@ def read_labels(path: Path, names: Sequence[str], kept: Sequence[int], num: int)
     """Labels of the images `kept` of `num`, from a .csv (a header; file names, then a column per label), or CelebA's
     list_attr_celeba.txt.
 
-    Rows are found by the image's path, or by its file name alone; rows of images that are not there are left out.
+    Rows are found by the image's path, or by its file name alone; rows of other images are left out.
     Where images have no `names` (an array) every column is a label and the rows are the images in order. Raises
     `UserError`, naming the file and the column, for a table that cannot be read or does not fit.
     """
@@ -65,14 +66,14 @@ def read_labels(path: Path, names: Sequence[str], kept: Sequence[int], num: int)
 def _rows_of(files: Sequence[str], listed: Sequence[str], path: Path) -> np.ndarray:
     whole = {name: row for row, name in enumerate(listed)}
     short = {name.rpartition("/")[2]: row for row, name in enumerate(listed)}
-    found = [whole.get(name, short.get(name.rpartition("/")[2], -1)) for name in files]
-    missing = [name for name, row in zip(files, found) if row < 0]
+    rows = [whole.get(name, short.get(name.rpartition("/")[2], -1)) for name in files]
+    missing = [name for name, row in zip(files, rows) if row < 0]
     require(
         not missing,
         f"{path} has no row for {missing[0] if missing else ''} ({len(missing):,} of {len(files):,} images have none): "
         f"add them, or remove the images",
     )
-    return np.array(found, np.int64)
+    return np.array(rows, np.int64)
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -93,7 +94,8 @@ def _csv(path: Path) -> pa.Table:
 
 def _celeba(path: Path) -> pa.Table:
     """CelebA's own format: the number of images, the names of the attributes, then a file name and -1 or 1 for each."""
-    try:
+    require(path.exists(), f"data.labels is {path}, which does not exist")
+    with explain_damage(path, "cannot be read as list_attr_celeba.txt"):
         count, names, body = path.read_text().split("\n", 2)
         columns = pa_csv.ReadOptions(column_names=["image", *names.split()])
         while "  " in body:
@@ -104,9 +106,4 @@ def _celeba(path: Path) -> pa.Table:
             raise ValueError(f"{count} images announced, {table.num_rows:,} there")
         if not all(pa.types.is_integer(kind) for kind in table.schema.types[1:]):
             raise ValueError("attributes are -1 or 1")
-    except FileNotFoundError:
-        raise UserError(f"data.labels is {path}, which does not exist") from None
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read as list_attr_celeba.txt ({reason}): get it again") from None
-    return table
+        return table

@@ -39,7 +39,7 @@ def find(name: str) -> Card:
 
 
 def check_drawn(name: str) -> None:
-    """Raises `UserError` unless `name` is a set that is drawn; a published one is opened from its files."""
+    """Raises `UserError`, with the way to a published set, unless `name` is a set that is drawn."""
     files = f", or download {name} and name its files in data.folder: unweave data get {name}" if name in SETS else ""
     require(name in DRAWN, f"data.name is {name!r}: choose {' or '.join(DRAWN)}{files}")
 
