@@ -30,7 +30,7 @@ from PIL import Image
 import record
 from unweave.config import DataConfig
 from unweave.data import Rooms, open_dataset
-from unweave.data.published import MPI3D_SIZES
+from unweave.data.sets.mpi3d import SIZES
 from unweave.data.store import Store
 from unweave.presets import PRESETS
 
@@ -142,7 +142,7 @@ def train(folder: Path) -> Watch:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the files go, and are removed again")
-    parser.add_argument("--images", type=int, default=1_036_800, choices=sorted(MPI3D_SIZES))
+    parser.add_argument("--images", type=int, default=1_036_800, choices=sorted(SIZES))
     arguments = parser.parse_args()
     num_bytes = arguments.images * 64 * 64 * 3
     free = shutil.disk_usage(arguments.folder).free

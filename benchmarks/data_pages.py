@@ -1,7 +1,8 @@
-"""Writes docs/data/NAME.md from the table of data sets: `python benchmarks/data_pages.py`, with `--sheets` also the
-pictures of published frames that some of them show."""
+"""Writes docs/data/NAME.md and the list in docs/data.md from the table of data sets: `python benchmarks/data_pages.py`,
+with `--sheets` also the pictures of published frames that some pages show."""
 
 import argparse
+import re
 import shlex
 from pathlib import Path
 
@@ -9,48 +10,50 @@ import numpy as np
 
 from unweave.commands.data import facts
 from unweave.config import DataConfig
-from unweave.data import DATASETS
-from unweave.data.catalogue import CATALOGUE, Entry, find
-from unweave.data.published import MPI3D
+from unweave.data.sets import SETS
+from unweave.data.sets.card import Card
+from unweave.data.sets.mpi3d import FACTORS
 from unweave.report.figures import image_grid
 
 ROOT = Path(__file__).parents[1]
-PAGES, IMAGES, FRAMES = ROOT / "docs" / "data", ROOT / "docs" / "images", ROOT / "tests" / "fixtures"
+DOCS, FRAMES = ROOT / "docs", ROOT / "tests" / "fixtures"
+PAGES, IMAGES, INDEX = DOCS / "data", DOCS / "images", DOCS / "data.md"
+TABLE = re.compile(r"(?<=<!-- written by benchmarks/data_pages.py -->\n\n).*?(?=\n\n)", re.DOTALL)
 COLUMNS = 10
-PICTURES = {  # a file of docs/images, and what it shows
-    "rooms": ("rooms.png", "Thirty images at random, then each factor over its values."),
-    "dsprites": ("dsprites.png", "As drawn here: thirty images at random, then each factor over its values."),
-    "shapes3d": ("shapes3d.png", "Frames of the publishers' animation, Apache-2.0; its colours are those of a GIF."),
-    "mpi3d_toy": ("mpi3d_toy.png", "Frames of the publishers' animation, CC BY 4.0, Gondal et al. 2019; cut out."),
-    "mpi3d_real": ("mpi3d_real.png", "Frames of the publishers' animation, CC BY 4.0, Gondal et al. 2019; cut out."),
-}
 
 
-def page(name: str) -> str:
+def page(card: Card) -> str:
     """The page of a data set."""
-    entry = find(name)
-    lines = [f"# {entry.title}", "", entry.about, ""]
-    if name in PICTURES:
-        file, what = PICTURES[name]
-        lines += [f"![{what}](../images/{file})", "", what, ""]
-    lines += [f"    {line}" for line in _commands(name)]
+    lines = [f"# {card.title}", "", card.about, ""]
+    if card.picture:
+        lines += [f"![{card.picture}](../images/{card.name}.png)", "", card.picture, ""]
+    lines += [f"    {line}" for line in _commands(card)]
     lines += ["", "| | |", "| --- | --- |"]
-    lines += [f"| {heading} | {text} |" for heading, text in facts(name) if heading not in ("use", "get")]
-    if entry.by_hand:
-        lines += ["", f"Its site wants a person: {entry.by_hand}. The first command then compares what is there."]
+    lines += [f"| {heading} | {text} |" for heading, text in facts(card.name) if heading not in ("use", "get")]
+    if card.by_hand:
+        lines += ["", f"It has to be downloaded by hand: {card.by_hand}. The first command then checks the files."]
     return "\n".join(lines) + "\n"
 
 
-def _commands(name: str) -> list[str]:
-    entry = find(name)
-    path = name if name in DATASETS else shlex.split(entry.use.partition("--data.folder ")[2])[0]
-    get = [f"unweave data get {name}"] if entry.files else []
-    return [*get, f"unweave data check {path} --size 32{_room(entry)} --sheet sheet.png", entry.use]
+def index(text: str) -> str:
+    """The page of all data sets, `text`, with its table as it should be."""
+    lines = ["| set | what it is | images | how to get it |", "| --- | --- | --- | --- |"]
+    for name, card in SETS.items():
+        ways = [*(["drawn here"] if card.draw else []), *([f"`data get {name}`"] if card.files else [])]
+        way = "by hand" if card.by_hand else " or ".join(ways)
+        lines.append(f"| [{card.title}](data/{name}.md) | {card.about} | {card.num_images:,} | {way} |")
+    return TABLE.sub(lambda _: "\n".join(lines), text)
 
 
-def _room(entry: Entry) -> str:
+def _commands(card: Card) -> list[str]:
+    path = card.name if card.draw else shlex.split(card.use.partition("--data.folder ")[2])[0]
+    get = [f"unweave data get {card.name}"] if card.files else []
+    return [*get, f"unweave data check {path} --size 32{_room(card)} --sheet sheet.png", card.use]
+
+
+def _room(card: Card) -> str:
     """The option that leaves room on the disk for the images of a set at 32 px, where the default does not."""
-    gigabytes = np.ceil(entry.num_images * 32 * 32 * 3 / 1e9)
+    gigabytes = np.ceil(card.num_images * 32 * 32 * 3 / 1e9)
     return f" --cache-gb {gigabytes:.0f}" if gigabytes > DataConfig().cache_gb else ""
 
 
@@ -68,7 +71,7 @@ def draw_sheets() -> None:
             IMAGES / f"mpi3d_{kind}.png",
             f"MPI3D {kind}, published frames",
             caption,
-            rows=MPI3D,
+            rows=FACTORS,
         )
 
 
@@ -78,8 +81,9 @@ def main() -> None:
     if parser.parse_args().sheets:
         draw_sheets()
     PAGES.mkdir(exist_ok=True)
-    for name in CATALOGUE:
-        (PAGES / f"{name}.md").write_text(page(name))
+    for name, card in SETS.items():
+        (PAGES / f"{name}.md").write_text(page(card))
+    INDEX.write_text(index(INDEX.read_text()))
 
 
 if __name__ == "__main__":

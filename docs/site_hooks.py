@@ -12,6 +12,12 @@ LOADED = {"src", "srcset", "poster", "data"}  # attributes whose address a brows
 RELATIONS = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "dns-prefetch", "prefetch", "manifest"}
 
 
+def on_config(config):
+    """Adds the page of each data set to the navigation."""
+    (data,) = (entry["Data"] for entry in config.nav if "Data" in entry)
+    data += sorted(path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir, "data").glob("*.md"))
+
+
 def on_files(files, config):
     """Adds the README as index.md."""
     from mkdocs.structure.files import File

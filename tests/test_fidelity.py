@@ -22,7 +22,7 @@ from tests.published_arithmetic import normalised, published_fit, published_pull
 from unweave import metrics
 from unweave.config import AnchorConfig, EncoderConfig, RunConfig, TrainConfig, UNetConfig
 from unweave.data import open_dataset
-from unweave.data.catalogue import CATALOGUE
+from unweave.data.sets import SETS
 from unweave.explore import swap
 from unweave.metrics import suite
 from unweave.models.diffusion import DiffusionModel
@@ -343,9 +343,9 @@ def test_17_without_anchors_nothing_is_fitted_or_pulled():
 def test_19_presets_have_the_published_schedules(name, of, steps, fits, points, batch):
     """Steps as published, to the part of a batch that each epoch there ends with; where the set is downloaded to."""
     published = PRESETS[f"dyga-{name}-published"].config
-    assert published.data.folder == f"data/{of}/{CATALOGUE[of].files[0].name}"
-    assert SCHEDULES[name].images == CATALOGUE[of].num_images
-    assert published.data.cache_gb * 1e9 >= CATALOGUE[of].num_images * 64 * 64 * 3
+    assert published.data.folder == f"data/{of}/{SETS[of].files[0].name}"
+    assert SCHEDULES[name].images == SETS[of].num_images
+    assert published.data.cache_gb * 1e9 >= SETS[of].num_images * 64 * 64 * 3
     assert published.train.batch_size == batch
     assert published.train.images / batch == pytest.approx(steps, rel=0.02)
     assert published.train.images == SCHEDULES[name].images * SCHEDULES[name].epochs
@@ -354,7 +354,7 @@ def test_19_presets_have_the_published_schedules(name, of, steps, fits, points, 
     assert published.data.held_out == 0
     ours = PRESETS[f"dyga-{name}"].config
     assert replace(ours, model=replace(ours.model, anchors=published.model.anchors)) == published
-    assert FIRST_STAGES[f"vq-{name}"].config.train.images == 101 * CATALOGUE[of].num_images
+    assert FIRST_STAGES[f"vq-{name}"].config.train.images == 101 * SETS[of].num_images
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,9 @@ def train(
         run: folder of the run: options, record, checkpoints, model
         dry_run: print the resolved options and stop
     """
+    from unweave.data import check_name
+
+    check_name(config.data)
     if dry_run:
         print(to_json(config), end="")
         return

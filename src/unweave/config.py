@@ -10,18 +10,20 @@ from typing import Literal, NamedTuple
 
 from unweave.errors import require
 
+Crop = Literal["center", "pad", "stretch", "celeba_128", "celeba_96"]
+
 
 @dataclass(frozen=True)
 class DataConfig:
-    name: Literal["rooms", "dsprites"] = "rooms"
-    """The data set. Both are drawn on this machine, nothing is downloaded: `rooms` looks like Shapes3D."""
+    name: str = "rooms"
+    """The data set: `rooms`, which looks like Shapes3D, or `dsprites`. They are drawn, nothing is downloaded."""
     folder: str = ""
     """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), tar shards (a folder,
     'train-{0000..0099}.tar'), a Hugging Face data set (hf://OWNER/NAME, saved, .parquet), or a published file of
     Shapes3D (.h5), dSprites, MPI3D (.npz), Cars3D (.tar.gz) or smallNORB (a folder)."""
     labels: str = ""
     """Labels of your own images, a .csv with a first column of file names, or list_attr_celeba.txt. For scores only."""
-    crop: Literal["center", "pad", "stretch", "celeba_128", "celeba_96"] = "center"
+    crop: Crop = "center"
     """How a picture becomes a square: its middle, the whole on black bars, or the whole at another aspect; of CelebA's
     aligned pictures 128 px around the face, or, as if resized to 96 px, the middle 64."""
     strict: bool = False

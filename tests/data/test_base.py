@@ -5,22 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unweave.data.base import Fixed, StateSpace
+from unweave.data.base import FactorDataset, Fixed, StateSpace
 from unweave.errors import UserError
 
 
-class Toy:
+class Toy(FactorDataset):
     """Every image is filled with its own factors, so that a wrong row shows."""
 
     name, version, image_shape = "toy", "1", (2, 2, 3)
 
     def __init__(self):
-        self.space = StateSpace(("a", "b", "c"), (3, 4, 5))
-        self.factor_names, self.factor_sizes = self.space.names, self.space.sizes
-        self.factors, self.index = self.space.factors, self.space.index
-
-    def __len__(self):
-        return len(self.space)
+        super().__init__(StateSpace(("a", "b", "c"), (3, 4, 5)))
 
     def images(self, indices):
         return np.broadcast_to(self.factors(indices)[:, None, None].astype(np.uint8), (len(indices), 2, 2, 3))

@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from unweave.data import download as module
-from unweave.data.catalogue import Remote
 from unweave.data.download import download
+from unweave.data.sets.card import Remote
 from unweave.errors import UserError
 
 SIZE = 300_000

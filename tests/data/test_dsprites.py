@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unweave.data.dsprites import DSprites
+from unweave.data.sets.dsprites import DSprites
 
 FRAMES = Path(__file__).parents[1] / "fixtures" / "dsprites_frames.npz"
 

@@ -12,8 +12,8 @@ import scipy.io
 
 from unweave.config import DataConfig
 from unweave.data import Rooms, open_dataset
-from unweave.data import published as published_module
 from unweave.data.base import StateSpace
+from unweave.data.sets import mpi3d, open_published
 from unweave.errors import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -82,18 +82,18 @@ def test_dsprites(tmp_path):
 
 
 def test_mpi3d_is_read_as_a_stream(tmp_path, monkeypatch):
-    monkeypatch.setattr(published_module, "MPI3D_SIZES", {600: (5, 2, 2, 1, 3, 5, 2)})
+    monkeypatch.setattr(mpi3d, "SIZES", {600: (5, 2, 2, 1, 3, 5, 2)})
     images = noise(600, size=16)
     np.savez_compressed(tmp_path / "mpi3d_toy.npz", images=images)
     dataset = opened(tmp_path / "mpi3d_toy.npz", tmp_path / "cache", 16)
     assert dataset.name == "mpi3d"
     np.testing.assert_array_equal(dataset.images(range(600)), images)
-    source = published_module.open_published(tmp_path / "mpi3d_toy.npz", 16).source
+    source = open_published(tmp_path / "mpi3d_toy.npz", 16)
     np.testing.assert_array_equal(source.read(530, 540)[0], images[530:540])  # as after a cut: what is before is passed
 
 
 def test_mpi3d_is_told_by_its_number_of_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(published_module, "MPI3D_SIZES", {120: (5, 2, 2, 1, 3, 2, 1)})
+    monkeypatch.setattr(mpi3d, "SIZES", {120: (5, 2, 2, 1, 3, 2, 1)})
     tiles = frames("mpi3d", "real").reshape(-1, 64, 64, 3)
     np.savez_compressed(tmp_path / "real.npz", images=tiles[:120])
     dataset = opened(tmp_path / "real.npz", tmp_path / "cache")

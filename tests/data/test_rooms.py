@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unweave.data.rooms import Rooms
+from unweave.data.sets.rooms import Rooms
 
 FRAMES = Path(__file__).parents[1] / "fixtures" / "shapes3d_frames.npz"
 SKY = np.array([153, 226, 249]) / 255

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data.test_published import opened
-from unweave.data.binary_matrix import read_matrix
+from unweave.data.sets.binary_matrix import read_matrix
 from unweave.errors import UserError
 
 TRAINING, TESTING = "smallnorb-2x46x2x3x2x2x12x12-training", "smallnorb-2x01x2x3x2x2x12x12-testing"

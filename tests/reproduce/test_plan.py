@@ -9,9 +9,9 @@ import pytest
 
 from unweave.cli import main
 from unweave.data import Fixed, Rooms, open_dataset
+from unweave.data.faces import draw_faces
 from unweave.errors import UserError
 from unweave.presets import FIRST_STAGES, PRESETS
-from unweave.reproduce.faces import draw_faces
 from unweave.reproduce.plan import Request, check_data, find, make_plan
 from unweave.reproduce.printed import DCI, ENCDIFF, FACTOR_VAE, FID, OURS, TABLE1, TABLE2, TAD
 from unweave.reproduce.recipes import first_stage, methods

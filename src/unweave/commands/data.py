@@ -1,6 +1,7 @@
 """What a data set is: a table, and a sheet of some of its images."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import numpy as np
 from rich.table import Table
 
 from unweave.config import DataConfig
-from unweave.data import DATASETS, is_place, open_dataset
-from unweave.data.base import Grid, ImageSet, StateSpace
+from unweave.data import is_place, open_dataset
+from unweave.data.base import FactorDataset, ImageSet, StateSpace
 from unweave.data.cache import cache_folder, stores
-from unweave.data.catalogue import CATALOGUE, expected, find
 from unweave.data.download import check, download
+from unweave.data.sets import DRAWN, SETS, find
+from unweave.data.sets.card import Card
 from unweave.errors import UserError, require
 from unweave.record import console, log
 from unweave.report.figures import image_grid
@@ -25,9 +27,9 @@ def list_datasets(cache: str) -> None:
     table = Table(title="data sets", title_justify="left")
     for column in ("name", "what", "images", "values of its factors", "licence"):
         table.add_column(column, justify="right" if column == "images" else "left", no_wrap=column == "name")
-    for name, entry in CATALOGUE.items():
-        values = " x ".join(str(size) for _, size in entry.factors) or entry.labels
-        table.add_row(name, entry.title, f"{entry.num_images:,}", values, entry.licence)
+    for name, card in SETS.items():
+        values = " x ".join(map(str, card.factors.values())) or card.labels
+        table.add_row(name, card.title, f"{card.num_images:,}", values, card.licence)
     table.add_row("your own", "folder, .zip, .npy, .npz, .tar, .parquet", "any", "--data.labels, for scores", "yours")
     table.add_row("hf://OWNER/NAME", "Hugging Face", "any", "its columns, for scores", "its own")
     console.print(table)
@@ -61,34 +63,33 @@ def clear_stores(name: str, cache: str) -> None:
 
 def facts(name: str) -> list[tuple[str, str]]:
     """What is known of a data set, as pairs of a heading and its text."""
-    entry = find(name)
-    sizes = ", ".join(f"{factor} {size}" for factor, size in entry.factors)
-    found = [
-        ("images", f"{entry.num_images:,}, {entry.pixels}"),
+    card = find(name)
+    sizes = ", ".join(f"{factor} {size}" for factor, size in card.factors.items())
+    rows = [
+        ("images", f"{card.num_images:,}, {card.pixels}"),
         ("factors", f"{sizes}; the last varies fastest" if sizes else ""),
-        ("labels", entry.labels),
-        ("licence", entry.licence),
-        ("source", entry.source),
-        ("cite", entry.citation),
-        *(("file", f"{file.name}: {expected(file)}") for file in entry.files),
-        ("layout", entry.layout),
-        ("get", _way(name)),
-        ("use", entry.use),
+        ("labels", card.labels),
+        ("licence", card.licence),
+        ("source", card.source),
+        ("cite", card.citation),
+        *(("file", f"{file.name}: {file.expected}") for file in card.files),
+        ("layout", card.layout),
+        ("get", _how_to_get(card)),
+        ("use", card.use),
     ]
-    return [(heading, text) for heading, text in found if text]
+    return [(heading, text) for heading, text in rows if text]
 
 
-def _way(name: str) -> str:
-    entry = find(name)
-    drawn = f"--data.name {name} draws it, nothing is downloaded" if name in DATASETS else ""
-    fetch = f"unweave data get {name}" if entry.files else ""
-    return f"{entry.by_hand}; {fetch} compares them" if entry.by_hand else "; or ".join(filter(None, (drawn, fetch)))
+def _how_to_get(card: Card) -> str:
+    drawn = f"--data.name {card.name} draws it, nothing is downloaded" if card.draw else ""
+    fetch = f"unweave data get {card.name}" if card.files else ""
+    return f"{card.by_hand}; {fetch} checks the files" if card.by_hand else "; or ".join(filter(None, (drawn, fetch)))
 
 
 def inform(name: str) -> None:
     """Prints what is known of a data set; lines are not wrapped, so that hashes and commands can be copied."""
-    entry = find(name)
-    log(f"{entry.title}: {entry.about}")
+    card = find(name)
+    log(f"{card.title}: {card.about}")
     for heading, text in facts(name):
         log(f"{heading:9}{text}")
 
@@ -96,38 +97,40 @@ def inform(name: str) -> None:
 def get(name: str, to: Path | None) -> None:
     """Downloads the files of a data set into `to`, else data/NAME here, and says how to train on them.
 
-    Raises `UserError` as `download` does, for a set that is drawn, and, after saying what to do, where a person has to
-    fetch files that are not there.
+    Raises `UserError` as `download` does, for a set that is drawn, and, after saying what to do, for missing files that
+    have to be downloaded by hand.
     """
-    entry, folder = find(name), to or Path("data") / name
-    require(bool(entry.files), f"{name} is drawn on this machine, there is nothing to get: use --data.name {name}")
-    missing = [file for file in entry.files if not file.urls and not (folder / file.name).is_file()]
-    for file in entry.files:
+    card, folder = find(name), to or Path("data") / name
+    require(bool(card.files), f"{name} is drawn on this machine, there is nothing to get: use --data.name {name}")
+    missing = [file for file in card.files if not file.urls and not (folder / file.name).is_file()]
+    for file in card.files:
         if file.urls:
             download(file, folder, log)
         elif file not in missing:
             check(file, folder / file.name, log)
     if missing:
-        log(f"the site of {entry.title} wants a person: {entry.by_hand}")
+        log(f"{card.title} has to be downloaded by hand: {card.by_hand}")
         for file in missing:
-            log(f"{folder / file.name}: put it there ({expected(file)})")
-        raise UserError(f"{len(missing)} files of {name} are to be got by hand, then the same command compares them")
-    log(f"{entry.title}, {entry.licence}. To cite: {entry.citation}")
-    log(f"next: {entry.use.replace(f'data/{name}', str(folder))}")
+            log(f"{folder / file.name}: put it there ({file.expected})")
+        raise UserError(
+            f"{len(missing)} files of {name} are missing: download them by hand, then the same command checks them"
+        )
+    log(f"{card.title}, {card.licence}. To cite: {card.citation}")
+    log(f"next: {card.use.replace(f'data/{name}', str(folder))}")
 
 
-def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: float) -> None:
+def describe(place: str, size: int, sheet: Path | None, cache: str, cache_gb: float) -> None:
     """Opens a data set by name or path, reading all of it, says what it is, and draws some of its images in `sheet`.
 
     Raises `UserError` as `open_dataset` does, which is what a damaged file leads to.
     """
-    known = f"; unweave data get {what} fetches it" if what in CATALOGUE else ""
+    known = f"; unweave data get {place} fetches it" if place in SETS else ""
     require(
-        what in DATASETS or is_place(what),
-        f"{what!r} is no drawn data set and no path: choose {', '.join(DATASETS)}, a folder or a file of images{known}",
+        place in DRAWN or is_place(place),
+        f"{place!r} is no drawn data set and no path: choose {', '.join(DRAWN)}, a folder or a file of images{known}",
     )
-    named = {"name": what} if what in DATASETS else {"folder": what}
-    dataset = open_dataset(DataConfig(**named, cache=cache, cache_gb=cache_gb), size, log)  # pyright: ignore[reportArgumentType]
+    config = DataConfig(name=place) if place in DRAWN else DataConfig(folder=place)
+    dataset = open_dataset(replace(config, cache=cache, cache_gb=cache_gb), size, log)
     log(f"{dataset.name}: {len(dataset):,} images of {size} px")
     table = Table()
     table.add_column("factor")
@@ -142,7 +145,7 @@ def describe(what: str, size: int, sheet: Path | None, cache: str, cache_gb: flo
 
 
 def _sizes(dataset: ImageSet) -> tuple[int, ...]:
-    if isinstance(dataset, Grid):
+    if isinstance(dataset, FactorDataset):
         return dataset.factor_sizes
     labels = dataset.factors(np.arange(len(dataset)))
     return tuple(len(np.unique(column)) for column in labels.T)
@@ -153,7 +156,7 @@ def draw_sheet(dataset: ImageSet, path: Path, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     rows = rng.integers(len(dataset), size=(SHEET_ROWS, SHEET_COLUMNS))
     titles = [""] * SHEET_ROWS
-    if isinstance(dataset, Grid):
+    if isinstance(dataset, FactorDataset):
         space = StateSpace(dataset.factor_names, dataset.factor_sizes)
         held = space.factors([int(rng.integers(len(space)))])[0]
         walks = [_walk(space, held, factor) for factor in range(len(space.sizes))]

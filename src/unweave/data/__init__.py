@@ -1,25 +1,33 @@
-"""Data sets: drawn on this machine, published files, your own pictures; see `base` for what each offers."""
+"""Data sets: drawn on this machine, published files, your own pictures; `base` has their interface."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from unweave.config import DataConfig
 from unweave.data.base import FactorDataset, Fixed, ImageSet, StateSpace
 from unweave.data.cache import Stored, StoredGrid, cache_folder, cached, store_path
-from unweave.data.dsprites import DSprites
 from unweave.data.hub import HUB, HubSource, is_hub
 from unweave.data.labels import Labels, labels_of, read_labels
 from unweave.data.pictures import ArraySource, FolderSource, Pictures, ZipSource
-from unweave.data.published import open_published
-from unweave.data.rooms import Rooms
+from unweave.data.sets import check_drawn, draw, open_published
+from unweave.data.sets.dsprites import DSprites
+from unweave.data.sets.rooms import Rooms
 from unweave.data.shards import ShardSource, find_shards
 from unweave.data.store import Source, Store, converted
 from unweave.errors import UserError, require
+from unweave.record import Log
 
-__all__ = ["DSprites", "FactorDataset", "Fixed", "ImageSet", "Rooms", "StateSpace", "is_place", "open_dataset"]
+__all__ = [
+    "DSprites",
+    "FactorDataset",
+    "Fixed",
+    "ImageSet",
+    "Rooms",
+    "StateSpace",
+    "check_name",
+    "is_place",
+    "open_dataset",
+]
 
-DATASETS = {"rooms": Rooms, "dsprites": DSprites}
-IMAGE_SIZES = (32, 64)
 SMALLEST_SIZE = 8
 HOW_CROPPED = {
     "center": "their middle square",
@@ -30,56 +38,58 @@ HOW_CROPPED = {
 }
 
 
-def is_place(what: str) -> bool:
-    """Whether `what` leads to images: a path that is there, shards in braces, or a set of the Hub."""
-    return what.startswith(HUB) or "{" in what or Path(what).expanduser().exists()
+def is_place(place: str) -> bool:
+    """Whether `place` leads to images: a path that exists, shards in braces, or a set of the Hub."""
+    return place.startswith(HUB) or "{" in place or Path(place).expanduser().exists()
 
 
-def open_dataset(config: DataConfig, image_size: int, say: Callable[[str], None]) -> ImageSet:
+def check_name(config: DataConfig) -> None:
+    """Raises `UserError` where the options name no set that is drawn, and no images of your own."""
+    if not config.folder:
+        check_drawn(config.name)
+
+
+def open_dataset(config: DataConfig, image_size: int, log: Log) -> ImageSet:
     """The data set that the options name, with its fixed factors, from the cache where it fits there.
 
-    A `FactorDataset` where the images are a whole grid of factors. `say` is told what is written where. Raises
-    `UserError` for unknown factors, values and image sizes, and for images that are missing or damaged.
+    A `FactorDataset` where the images are a whole grid of factors. Announces by `log` what is written where. Raises
+    `UserError` for unknown names, factors, values and image sizes, and for images that are missing or damaged.
     """
     folder = cache_folder(config.cache)
     if config.folder:
-        return _open_own(config, image_size, folder, say)
+        return _open_own(config, image_size, folder, log)
     require(not config.labels, f"data.labels is {config.labels}: labels belong to your own images, see data.folder")
-    require(
-        image_size in IMAGE_SIZES,
-        f"model.image_size is {image_size}: {config.name} is drawn at {' or '.join(map(str, IMAGE_SIZES))} px",
-    )
-    dataset: FactorDataset = DATASETS[config.name](image_size)
+    dataset = draw(config.name, image_size)
     if config.fixed:
         dataset = Fixed(dataset, config.fixed_values)
-    return cached(dataset, folder, config.cache_gb, say)
+    return cached(dataset, folder, config.cache_gb, log)
 
 
-def _open_own(config: DataConfig, size: int, folder: Path, say: Callable[[str], None]) -> ImageSet:
+def _open_own(config: DataConfig, size: int, folder: Path, log: Log) -> ImageSet:
     """Images of `config.folder`, from their store."""
-    what, path = config.folder, Path(config.folder).expanduser()
-    require(is_place(what), f"data.folder is {what}, which does not exist")
+    place, path = config.folder, Path(config.folder).expanduser()
+    require(is_place(place), f"data.folder is {place}, which does not exist")
     require(size >= SMALLEST_SIZE, f"model.image_size is {size}: must be at least {SMALLEST_SIZE}")
     published = open_published(path, size) if path.exists() else None
-    source = published.source if published else _source(config, size, folder, say)
-    store = converted(source, store_path(folder, source.name, size, source.version), config, say)
+    source = published or _source(config, size, folder, log)
+    store = converted(source, store_path(folder, source.name, size, source.version), config, log)
     if published:
         require(not config.labels, f"data.labels is {config.labels}: {path} is a published set with its own labels")
-        say(f"{path} is {source.name}: {len(source):,} images, {' x '.join(map(str, published.space.sizes))}")
+        log(f"{path} is {source.name}: {len(source):,} images, {' x '.join(map(str, published.space.sizes))}")
         dataset = StoredGrid(source.name, source.version, published.space, store.path)
         return Fixed(dataset, config.fixed_values) if config.fixed else dataset
     if config.fixed:
-        say(f"{what} has no factors: {', '.join(config.fixed)} of data.fixed does not apply")
-    say(f"{what}: images are taken {HOW_CROPPED[config.crop]} at {size} px (--data.crop center, pad or stretch)")
-    return Stored(source.name, source.version, store.path, _labels(source, store, config, say))
+        log(f"{place} has no factors: {', '.join(config.fixed)} of data.fixed does not apply")
+    log(f"{place}: images are taken {HOW_CROPPED[config.crop]} at {size} px (--data.crop center, pad or stretch)")
+    return Stored(source.name, source.version, store.path, _labels(source, store, config, log))
 
 
-def _source(config: DataConfig, size: int, folder: Path, say: Callable[[str], None]) -> Source:
-    what, path = config.folder, Path(config.folder).expanduser()
-    if is_hub(what):
-        return HubSource(what, size, config.crop)
-    if shards := find_shards(what):
-        return ShardSource(shards, path.name, size, config.crop, folder, say)
+def _source(config: DataConfig, size: int, folder: Path, log: Log) -> Source:
+    place, path = config.folder, Path(config.folder).expanduser()
+    if is_hub(place):
+        return HubSource(place, size, config.crop)
+    if shards := find_shards(place):
+        return ShardSource(shards, path.name, size, config.crop, folder, log)
     if path.is_dir():
         return FolderSource(path, size, config.crop)
     if path.suffix == ".zip":
@@ -87,14 +97,14 @@ def _source(config: DataConfig, size: int, folder: Path, say: Callable[[str], No
     if path.suffix in (".npy", ".npz"):
         return ArraySource(path, size, config.crop)
     raise UserError(
-        f"data.folder is {what}: choose a folder or .zip of pictures, an .npy or .npz array, .tar shards, a .parquet "
+        f"data.folder is {place}: choose a folder or .zip of pictures, an .npy or .npz array, .tar shards, a .parquet "
         f"file, a data set of Hugging Face (hf://OWNER/NAME), or a published file (.h5, .npz, .tar.gz)"
     )
 
 
-def _labels(source: Source, store: Store, config: DataConfig, say: Callable[[str], None]) -> Labels | None:
+def _labels(source: Source, store: Store, config: DataConfig, log: Log) -> Labels | None:
     """Labels from the table that the options name, else those that came with the images."""
     names, columns = (source.names, source.columns) if isinstance(source, Pictures) else ((), None)
     if config.labels:
         return read_labels(Path(config.labels).expanduser(), names, store.kept(len(source)), len(source))
-    return labels_of(columns, store.kept(len(source)), say) if columns is not None else None
+    return labels_of(columns, store.kept(len(source)), log) if columns is not None else None

@@ -8,7 +8,7 @@ from unweave.data.base import Numbered
 
 
 class ArrayImages(Numbered):
-    """A uint8 array (n, H, W, 3) with the interface of a data set; it has no factors, so it cannot be scored."""
+    """A uint8 array (n, H, W, 3) as a data set; it has no factors, so it cannot be scored."""
 
     name = "array"
     version = "0"
@@ -16,12 +16,8 @@ class ArrayImages(Numbered):
     def __init__(self, array: np.ndarray):
         assert array.dtype == np.uint8
         assert array.ndim == 4
-        self.array = array
+        self.array, self.image_shape = array, array.shape[1:]
         super().__init__(len(array))
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.array.shape[1:]
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return self.array[self.rows(indices)]

@@ -1,10 +1,10 @@
-"""What a data set with known factors offers, and the arithmetic between an image's number and its factors.
+"""The base classes of data sets, and the arithmetic between an image's number and its factors.
 
 n images, F factors, H W height and width.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class StateSpace:
         return int(np.prod(self.sizes, dtype=np.int64))
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Indices (n,) -> factors (n, F) int64. Raises `UserError` for an index that is not there."""
+        """Indices (n,) -> factors (n, F) int64. Raises `UserError` for an index out of range."""
         rows = _integers(indices, "indices")
         require(rows.ndim == 1, f"indices have shape {rows.shape}: should be (n,)")
         wrong = rows[(rows < 0) | (rows >= len(self))]
@@ -39,7 +39,7 @@ class StateSpace:
         )
 
     def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        """Factors (n, F) -> indices (n,) int64. Raises `UserError`, naming the factor, for a value it has not."""
+        """Factors (n, F) -> indices (n,) int64. Raises `UserError`, naming the factor, for a value out of range."""
         table = _integers(factors, "factors")
         shape = f"(n, {len(self.sizes)})"
         require(table.ndim == 2 and table.shape[1] == len(self.sizes), f"factors have shape {table.shape}, not {shape}")
@@ -59,61 +59,35 @@ def _integers(values: Sequence[int] | Sequence[Sequence[int]] | np.ndarray, what
     return array.astype(np.int64)
 
 
-class ImageSet(Protocol):
+class ImageSet(ABC):
     """Images by number, with labels or without."""
 
     name: str
+    version: str
+    """Changes whenever the pixels of an image change."""
+    image_shape: tuple[int, int, int]
+    """(H, W, 3)."""
+    factor_names: tuple[str, ...]
+    """Names of the labels; empty where there are none."""
 
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        """Names of the labels; empty where there are none."""
-        ...
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, 3)."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Changes whenever the pixels of an image change."""
-        ...
-
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Indices (n,) -> uint8 (n, H, W, 3)."""
-        ...
 
+    @abstractmethod
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Indices (n,) -> labels (n, F)."""
-        ...
 
 
-class FactorDataset(ImageSet, Protocol):
+class FactorDataset(ImageSet):
     """Images whose factors are known, one image for every combination of their values; `factors` are int64."""
-
-    @property
-    def factor_sizes(self) -> tuple[int, ...]: ...
-
-    def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        """Factors (n, F) -> int64 (n,)."""
-        ...
-
-
-class Grid:
-    """The arithmetic that every `FactorDataset` shares: it has a `StateSpace`."""
 
     def __init__(self, space: StateSpace):
         self.space = space
-
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        return self.space.names
-
-    @property
-    def factor_sizes(self) -> tuple[int, ...]:
-        return self.space.sizes
+        self.factor_names, self.factor_sizes = space.names, space.sizes
 
     def __len__(self) -> int:
         return len(self.space)
@@ -122,25 +96,23 @@ class Grid:
         return self.space.factors(indices)
 
     def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+        """Factors (n, F) -> int64 (n,)."""
         return self.space.index(factors)
 
 
-class Numbered:
-    """The arithmetic that images without a grid share: a number each, and a table of labels or none."""
+class Numbered(ImageSet):
+    """Images without a grid: a number each, and a table of labels or none."""
 
     def __init__(self, num: int, labels: Labels | None = None):
         self.labels = labels
+        self.factor_names = labels.names if labels else ()
         self._numbers = StateSpace(("image",), (num,))
-
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        return self.labels.names if self.labels else ()
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Indices (n,) as int64. Raises `UserError` for one that is not there."""
+        """Indices (n,) as int64. Raises `UserError` for one out of range."""
         return self._numbers.factors(indices)[:, 0]
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -149,18 +121,18 @@ class Numbered:
 
 
 def require_grid(dataset: ImageSet) -> FactorDataset:
-    """The data set as one with a factor grid. Raises `UserError`, with the way round, for one without."""
-    if not isinstance(dataset, Grid):
+    """The data set as one with a factor grid. Raises `UserError`, with an alternative, for one without."""
+    if not isinstance(dataset, FactorDataset):
         raise UserError(
             f"{dataset.name} is no grid of known factors, which these scores need: write its units with `unweave "
             f"encode`, and score them with `unweave score` where there are labels"
         )
-    return cast("FactorDataset", dataset)
+    return dataset
 
 
 def has_attributes(dataset: ImageSet) -> bool:
     """Whether the labels of images without a grid are all binary, in {0, 1} or {-1, 1}, as CelebA's are."""
-    if isinstance(dataset, Grid) or not dataset.factor_names:
+    if isinstance(dataset, FactorDataset) or not dataset.factor_names:
         return False
     labels = dataset.factors(np.arange(len(dataset)))
     return bool((np.isin(labels, (0, 1)).all(axis=0) | np.isin(labels, (-1, 1)).all(axis=0)).all())
@@ -174,7 +146,7 @@ def require_size(dataset: ImageSet, size: int) -> None:
     )
 
 
-class Fixed(Grid):
+class Fixed(FactorDataset):
     """A data set with some factors held at one value: they leave the factors and the index."""
 
     def __init__(self, dataset: FactorDataset, fixed: Mapping[str, int]):
@@ -183,7 +155,7 @@ class Fixed(Grid):
             require(name in known, f"{dataset.name} has no factor {name!r}: choose from {', '.join(known)}")
             size = dataset.factor_sizes[known.index(name)]
             require(0 <= value < size, f"factor {name} cannot be fixed to {value}: choose from 0 to {size - 1}")
-        self.dataset, self.name = dataset, dataset.name
+        self.dataset, self.name, self.image_shape = dataset, dataset.name, dataset.image_shape
         self._free = [column for column, name in enumerate(dataset.factor_names) if name not in fixed]
         require(bool(self._free), f"every factor of {dataset.name} is fixed: leave at least one free")
         self._values = np.array([fixed.get(name, 0) for name in dataset.factor_names], np.int64)
@@ -191,10 +163,6 @@ class Fixed(Grid):
         super().__init__(StateSpace(names, [dataset.factor_sizes[column] for column in self._free]))
         held = ",".join(f"{name}={value}" for name, value in sorted(fixed.items()))
         self.version = f"{dataset.version}[{held}]"
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.dataset.image_shape
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         free = self.space.factors(indices)

@@ -3,7 +3,7 @@ those that are drawn; and the folder of all such files."""
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +12,17 @@ import filelock
 import numpy as np
 import platformdirs
 
-from unweave.data.base import FactorDataset, Grid, Numbered, StateSpace
+from unweave.data.base import FactorDataset, Numbered, StateSpace
 from unweave.data.labels import Labels
-from unweave.data.store import Store, fingerprint
+from unweave.data.store import Store, array_header, fingerprint
 from unweave.errors import UserError
 from unweave.files import write_atomically
+from unweave.record import Log
 
 CHUNK = 1024
 
 
-class StoredGrid(Grid):
+class StoredGrid(FactorDataset):
     """A data set with a factor grid, read from its file of images; the file is opened again in each process."""
 
     def __init__(self, name: str, version: str, space: StateSpace, path: Path):
@@ -83,11 +84,12 @@ class Kept:
         """The name of the set."""
         return self.name.rsplit("-", 2)[0]
 
-    def add(self, file: Path, found: os.stat_result) -> None:
+    def add(self, file: Path) -> None:
         """A further file that belongs to them."""
+        stat = file.stat()
         self.files.append(file)
-        self.num_bytes += found.st_size
-        self.last_used = max(self.last_used, found.st_atime, found.st_mtime)
+        self.num_bytes += stat.st_size
+        self.last_used = max(self.last_used, stat.st_atime, stat.st_mtime)
 
     def remove(self) -> None:
         """Removes them. Raises `UserError` while a process converts into them, or where they cannot be removed."""
@@ -104,19 +106,19 @@ class Kept:
 
 def stores(folder: Path) -> list[Kept]:
     """The stored images in a folder, by name; other files in it are passed over."""
-    found: dict[str, Kept] = {}
+    kept: dict[str, Kept] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if match := STORE_FILE.fullmatch(path.name):
             with suppress(FileNotFoundError):  # of a conversion that came to its end meanwhile
-                found.setdefault(match["name"], Kept(match["name"])).add(path, path.stat())
-    return sorted((kept for kept in found.values() if kept.files), key=lambda kept: kept.name)
+                kept.setdefault(match["name"], Kept(match["name"])).add(path)
+    return sorted((images for images in kept.values() if images.files), key=lambda images: images.name)
 
 
-def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[str], None]) -> FactorDataset:
+def cached(dataset: FactorDataset, folder: Path, most_gb: float, log: Log) -> FactorDataset:
     """The data set, from a file of its rendered images where that takes at most `most_gb` of disk, else as it is.
 
     The file's name holds all that determines the pixels; it is written whole or not at all, so that any number of
-    processes may ask at once. `say` is told where and how much before anything is written. Raises `UserError` when
+    processes may ask at once. Announces where and how much by `log` before anything is written. Raises `UserError` when
     the folder cannot be written.
     """
     num_bytes = len(dataset) * int(np.prod(dataset.image_shape))
@@ -126,9 +128,9 @@ def cached(dataset: FactorDataset, folder: Path, most_gb: float, say: Callable[[
         return _kept(dataset, path)
     size = f"{num_bytes / 1e6:,.0f} MB"
     if num_bytes > most_gb * 1e9:
-        say(f"{dataset.name}: {len(dataset):,} images are drawn as needed (kept on disk they would take {size})")
+        log(f"{dataset.name}: {len(dataset):,} images are drawn as needed (kept on disk they would take {size})")
         return dataset
-    say(f"{dataset.name}: drawing {len(dataset):,} images once into {path} ({size}, at most {most_gb:g} GB are used)")
+    log(f"{dataset.name}: drawing {len(dataset):,} images once into {path} ({size}, at most {most_gb:g} GB are used)")
     remedy = "Choose another --data.cache, or --data.cache-gb 0 to draw images as needed."
     write_atomically(path, lambda fresh: _render(dataset, fresh), remedy)
     return _kept(dataset, path)
@@ -149,8 +151,7 @@ def _is_whole(path: Path, dataset: FactorDataset) -> bool:
 def _render(dataset: FactorDataset, path: Path) -> None:
     """Writes through an ordinary file: a full disk is then an error, where a memory map would kill the process."""
     with path.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(dataset), *dataset.image_shape)}
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array_header((len(dataset), *dataset.image_shape)))
         for start in range(0, len(dataset), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(dataset)))
             file.write(dataset.images(rows).tobytes())

@@ -1,7 +1,7 @@
-"""Published files from the web: resumed where they were cut, compared with their hashes, there whole or not at all.
+"""Downloads published files: resumes interrupted transfers, compares hashes, and leaves whole files only.
 
-While a file NAME is on its way there is NAME.part. Where nobody published a hash, that of the first download is kept
-in NAME.sha256, as sha256sum writes it.
+During the download of NAME there is NAME.part. Where nobody published a hash, that of the first download is kept in
+NAME.sha256, as sha256sum writes it.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ import filelock
 import requests
 import urllib3
 
-from unweave.data.catalogue import Remote, expected
-from unweave.data.published import is_web_page
+from unweave.data.sets.card import Remote
+from unweave.data.sets.reading import is_web_page
 from unweave.errors import UserError, require
 from unweave.files import explain_os_errors, sync, write_text
 from unweave.record import Display, Log, clock
@@ -39,23 +39,23 @@ class _Cut(Exception):
     """A transfer that ended too early, or did not begin: it can go on."""
 
 
-def download(remote: Remote, folder: Path, say: Log) -> Path:
-    """The file `remote` in `folder`, got where it is not there yet.
+def download(remote: Remote, folder: Path, log: Log) -> Path:
+    """The file `remote` in `folder`, downloaded unless it is there already.
 
-    Goes on with what an earlier call left. Raises `UserError` when the file cannot be had, its size or hash is another
-    than the published one, or the disk has not the space; KeyboardInterrupt, with the way to go on, after Ctrl-C.
+    Resumes what an earlier call left. Raises `UserError` when the file cannot be downloaded, its size or hash differs
+    from the published one, or the disk has too little space; KeyboardInterrupt, saying how to resume, after Ctrl-C.
     """
     path, part = folder / remote.name, folder / f"{remote.name}.part"
     with explain_os_errors(folder, "Choose another --to."):
         folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder / f".{remote.name}.lock", path):
         if path.exists():
-            check(remote, path, say)
+            check(remote, path, log)
             return path
-        say(f"{remote.name}: {expected(remote)}, into {folder}")
+        log(f"{remote.name}: {remote.expected}, into {folder}")
         try:
-            stated = _from_any(remote, part, say)
-            digest = _compare(part, remote.digest or stated, say)
+            stated = _from_any(remote, part, log)
+            digest = _compare(part, remote.digest or stated, log)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{part} has {_size(part):,} bytes: the same command goes on from there") from None
         with explain_os_errors(path, REMEDY):
@@ -63,11 +63,11 @@ def download(remote: Remote, folder: Path, say: Log) -> Path:
             part.replace(path)
         if not remote.digest:
             write_text(_record(path), f"{digest.removeprefix('sha256:')}  {path.name}\n")
-            say(f"{path.name} has no published hash: recorded {digest} in {_record(path)}")
+            log(f"{path.name} has no published hash: recorded {digest} in {_record(path)}")
     return path
 
 
-def check(remote: Remote, path: Path, say: Log) -> None:
+def check(remote: Remote, path: Path, log: Log) -> None:
     """Says that a file is the published one, or the one that was downloaded first. Raises `UserError` where not."""
     remedy = "move it away, and the same command gets it again"
     size, record = path.stat().st_size, _record(path)
@@ -75,14 +75,14 @@ def check(remote: Remote, path: Path, say: Log) -> None:
     require(right, f"{path} has {size:,} bytes, the published file {remote.size or 0:,}: {remedy}")
     digest = remote.digest or (f"sha256:{record.read_text().split()[0]}" if record.is_file() else "")
     if not digest:
-        say(f"{path} is there ({size:,} bytes); nobody published a hash to compare it with")
+        log(f"{path} is there ({size:,} bytes); nobody published a hash to compare it with")
         return
-    found = _hash(path, digest)
-    require(found == digest, f"{path} is not the published file: it has {found}, should be {digest}: {remedy}")
-    say(f"{path} is there and whole ({digest})")
+    actual = _hash(path, digest)
+    require(actual == digest, f"{path} is not the published file: it has {actual}, should be {digest}: {remedy}")
+    log(f"{path} is there and whole ({digest})")
 
 
-def _from_any(remote: Remote, part: Path, say: Log) -> str:
+def _from_any(remote: Remote, part: Path, log: Log) -> str:
     """Fills `part` from the first address that has the file; returns the hash that the server states, or nothing."""
     reasons = []
     with _Session() as session:
@@ -90,20 +90,20 @@ def _from_any(remote: Remote, part: Path, say: Log) -> str:
             if _size(part) == remote.size:
                 return ""  # all of it was there: the hash decides
             try:
-                return _from_one(session, remote, url, part, say)
+                return _from_one(session, remote, url, part, log)
             except _Refused as reason:
                 reasons.append(f"{url}: {reason}")
             if url != remote.urls[-1]:
-                say(f"{reasons[-1]}; trying the next address")
+                log(f"{reasons[-1]}; trying the next address")
     kept = f". {part} keeps {_size(part):,} bytes: the same command goes on from there" if part.exists() else ""
     raise UserError(f"{remote.name} cannot be had from {'; '.join(reasons)}{kept}")
 
 
-def _from_one(session: requests.Session, remote: Remote, url: str, part: Path, say: Log) -> str:
+def _from_one(session: requests.Session, remote: Remote, url: str, part: Path, log: Log) -> str:
     tries, most, wait = 0, _size(part), FIRST_WAIT
     while True:
         try:
-            return _go_on(session, remote, url, part, say)
+            return _go_on(session, remote, url, part, log)
         except (_Cut, requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             reason = _said(error)
         except requests.RequestException as error:
@@ -113,12 +113,12 @@ def _from_one(session: requests.Session, remote: Remote, url: str, part: Path, s
         tries += 1
         if tries == TRIES:
             raise _Refused(f"{reason}, {TRIES} times in a row")
-        say(f"{url}: {reason}; {_size(part):,} bytes so far, trying again in {clock(wait)}")
+        log(f"{url}: {reason}; {_size(part):,} bytes so far, trying again in {clock(wait)}")
         time.sleep(wait)
         wait *= 2
 
 
-def _go_on(session: requests.Session, remote: Remote, url: str, part: Path, say: Log) -> str:
+def _go_on(session: requests.Session, remote: Remote, url: str, part: Path, log: Log) -> str:
     """One request for what is missing of `part`."""
     start = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
@@ -135,7 +135,7 @@ def _go_on(session: requests.Session, remote: Remote, url: str, part: Path, say:
         if response.status_code not in (200, 206):
             raise _Refused(f"answers {response.status_code} {response.reason}")
         if start and first != start:
-            say(f"{url} does not go on in the middle: starting over")
+            log(f"{url} does not go on in the middle: starting over")
             start = 0
             if first != 0:
                 part.unlink()
@@ -175,9 +175,9 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
 
 def _extent(response: requests.Response) -> tuple[int, int | None]:
     """Where in the file an answer begins, and how long the file is, where that is said."""
-    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if response.status_code in (206, 416) and found:
-        return int(found[1] or 0), None if found[2] == "*" else int(found[2])
+    extent = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if response.status_code in (206, 416) and extent:
+        return int(extent[1] or 0), None if extent[2] == "*" else int(extent[2])
     length = response.headers.get("Content-Length", "")
     return (0 if response.status_code == 200 else -1), int(length) if length.isdigit() else None
 
@@ -213,28 +213,28 @@ def _said(error: Exception) -> str:
     return "the connection was cut" if isinstance(error, urllib3.exceptions.HTTPError) else "cannot be reached"
 
 
-def _compare(part: Path, digest: str, say: Log) -> str:
+def _compare(part: Path, digest: str, log: Log) -> str:
     """The hash of what was downloaded. Removes it and raises `UserError` where it is not the expected one."""
-    say(f"{part.name}: comparing {digest}" if digest else f"{part.name}: computing its hash")
-    found = _hash(part, digest or "sha256:")
-    if digest and found != digest:
+    log(f"{part.name}: comparing {digest}" if digest else f"{part.name}: computing its hash")
+    actual = _hash(part, digest or "sha256:")
+    if digest and actual != digest:
         part.unlink()
         raise UserError(
-            f"{part.name} has {found}, should be {digest}: damaged on the way, or another file by now. It was "
+            f"{part.name} has {actual}, should be {digest}: damaged on the way, or another file by now. It was "
             f"removed; the same command starts anew"
         )
-    return found
+    return actual
 
 
 def _hash(path: Path, like: str) -> str:
     algorithm = like.partition(":")[0]
-    found, done = hashlib.new(algorithm), 0
+    digest, done = hashlib.new(algorithm), 0
     with path.open("rb") as file, Display(f"hashing {path.name}", _size(path), "bytes") as display:
         while block := file.read(PIECE):
-            found.update(block)
+            digest.update(block)
             done += len(block)
             display.update(done)
-    return f"{algorithm}:{found.hexdigest()}"
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
 def _record(path: Path) -> Path:

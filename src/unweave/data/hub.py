@@ -31,28 +31,28 @@ class Name(NamedTuple):
     split: str | None = None
 
 
-def parse(what: str) -> Name:
+def parse(address: str) -> Name:
     """The parts of `hf://OWNER/NAME` or `hf://OWNER/NAME/CONFIG:SPLIT`; or of a path, with `hf://` before it or not.
 
-    A path is told from OWNER by its first letter, which is `/`, `.` or `~`. Raises `UserError` for anything else.
+    A path begins with `/`, `.` or `~`, an OWNER with none of these. Raises `UserError` for anything else.
     """
-    if not what.startswith(HUB):
-        return Name(str(Path(what).expanduser().absolute()), is_local=True)
-    place, _, split = what.removeprefix(HUB).partition(":")
+    if not address.startswith(HUB):
+        return Name(str(Path(address).expanduser().absolute()), is_local=True)
+    place, _, split = address.removeprefix(HUB).partition(":")
     if place.startswith(("/", ".", "~")):
         return Name(str(Path(place).expanduser().absolute()), is_local=True, split=split or None)
     parts = place.split("/")
     require(
         2 <= len(parts) <= 3 and all(parts),
-        f"data.folder is {what}: write hf://OWNER/NAME, hf://OWNER/NAME/CONFIG or hf://OWNER/NAME:SPLIT",
+        f"data.folder is {address}: write hf://OWNER/NAME, hf://OWNER/NAME/CONFIG or hf://OWNER/NAME:SPLIT",
     )
     return Name("/".join(parts[:2]), is_local=False, config=parts[2] if len(parts) == 3 else None, split=split or None)
 
 
-def is_hub(what: str) -> bool:
-    """Whether `what` is for the `datasets` library: it says so, or is what that saved, or parquet without pictures."""
-    path = Path(what).expanduser()
-    if what.startswith(HUB) or (path.is_file() and path.suffix == ".parquet"):
+def is_hub(address: str) -> bool:
+    """Whether the `datasets` library opens `address`: hf://, a set that it saved, or parquet files without pictures."""
+    path = Path(address).expanduser()
+    if address.startswith(HUB) or (path.is_file() and path.suffix == ".parquet"):
         return True
     if _is_saved(path):
         return True
@@ -69,12 +69,12 @@ def _is_saved(path: Path) -> bool:
 class HubSource(Pictures):
     """The one column of pictures of a Hugging Face data set; the numbers in the other columns are labels."""
 
-    def __init__(self, what: str, size: int, crop: Crop):
-        dataset = _load(what)
+    def __init__(self, address: str, size: int, crop: Crop):
+        dataset = _load(address)
         from datasets import Image
 
-        column = _picture_column(dataset, what)
-        name = Path(parse(what).place).name
+        column = _picture_column(dataset, address)
+        name = Path(parse(address).place).name
         super().__init__(name, size, crop, dataset._fingerprint)
         self.column = column
         self.pictures = dataset.select_columns([column]).cast_column(column, Image(decode=False))
@@ -91,63 +91,63 @@ class HubSource(Pictures):
 
     def picture(self, index: int) -> np.ndarray:
         """One picture, of the bytes in its row or the file that the row names; nothing is fetched."""
-        found = self.pictures[index][self.column] or {}
-        if found.get("bytes") is not None:
-            return read_picture(io.BytesIO(found["bytes"]), self.image_shape[0], self.crop)
-        if found.get("path"):
-            return read_picture(Path(found["path"]), self.image_shape[0], self.crop)
+        cell = self.pictures[index][self.column] or {}
+        if cell.get("bytes") is not None:
+            return read_picture(io.BytesIO(cell["bytes"]), self.image_shape[0], self.crop)
+        if cell.get("path"):
+            return read_picture(Path(cell["path"]), self.image_shape[0], self.crop)
         raise ValueError("empty")
 
 
-def _load(what: str) -> "Dataset":
+def _load(address: str) -> "Dataset":
     """One split, without a format. Raises `UserError`, with the library's own reason, where it cannot be had."""
     try:
         import datasets
         from datasets.exceptions import DatasetGenerationError
     except ModuleNotFoundError:
-        raise UserError(f"data.folder is {what}: Hugging Face data sets want pip install 'unweave[hf]'") from None
-    name = parse(what)
+        raise UserError(f"data.folder is {address}: Hugging Face data sets want pip install 'unweave[hf]'") from None
+    name = parse(address)
     try:
         if name.is_local and _is_saved(Path(name.place)):
             saved = datasets.load_from_disk(name.place)
-            found = saved if isinstance(saved, dict) else {str(saved.split or "all"): saved}
+            splits = saved if isinstance(saved, dict) else {str(saved.split or "all"): saved}
         elif name.is_local and Path(name.place).is_file():
-            found = datasets.load_dataset("parquet", data_files=name.place, split=name.split)
+            splits = datasets.load_dataset("parquet", data_files=name.place, split=name.split)
         else:
-            place = name.place if name.is_local else f"hf://datasets/{name.place}"  # never a folder of that name here
-            found = datasets.load_dataset(place, name.config, split=name.split)
+            place = name.place if name.is_local else f"hf://datasets/{name.place}"  # never a local folder of that name
+            splits = datasets.load_dataset(place, name.config, split=name.split)
     except Exception as error:  # noqa: BLE001  # its own, its HTTP client's and Arrow's have no common base
         known = isinstance(error, DatasetGenerationError) and error.__cause__
-        raise UserError(f"{what} cannot be opened: {' '.join(str(known or error).split())}") from None
-    return (_split(found, name, what) if isinstance(found, dict) else found).with_format(None)
+        raise UserError(f"{address} cannot be opened: {' '.join(str(known or error).split())}") from None
+    return (_split(splits, name, address) if isinstance(splits, dict) else splits).with_format(None)
 
 
-def _split(found: "dict[Any, Dataset]", name: Name, what: str) -> "Dataset":
+def _split(splits: "dict[Any, Dataset]", name: Name, address: str) -> "Dataset":
     """The split that was named, or the only one."""
-    chosen = name.split or (next(iter(found)) if len(found) == 1 else "")
-    if chosen not in found:
+    chosen = name.split or (next(iter(splits)) if len(splits) == 1 else "")
+    if chosen not in splits:
         place = "/".join(filter(None, (name.place, name.config)))
-        splits = ", ".join(f"{split} ({len(rows):,})" for split, rows in found.items())
-        raise UserError(f"{what} has the splits {splits}: choose one, as in {HUB}{place}:{next(iter(found))}")
-    return found[chosen]
+        names = ", ".join(f"{split} ({len(rows):,})" for split, rows in splits.items())
+        raise UserError(f"{address} has the splits {names}: choose one, as in {HUB}{place}:{next(iter(splits))}")
+    return splits[chosen]
 
 
-def _picture_column(dataset: "Dataset", what: str) -> str:
+def _picture_column(dataset: "Dataset", address: str) -> str:
     from datasets import Image
 
-    found = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+    pictures = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
     columns = ", ".join(f"{name} ({_kind(feature)})" for name, feature in dataset.features.items())
     require(
-        len(found) > 0,
-        f"{what} has no column of pictures, only {columns}: cast the one that holds them, "
+        len(pictures) > 0,
+        f"{address} has no column of pictures, only {columns}: cast the one that holds them, "
         f"dataset.cast_column(NAME, datasets.Image()).save_to_disk(FOLDER), and give FOLDER",
     )
     require(
-        len(found) == 1,
-        f"{what} has several columns of pictures, {' and '.join(found)}: keep one, "
-        f"dataset.remove_columns({found[1:]}).save_to_disk(FOLDER), and give FOLDER",
+        len(pictures) == 1,
+        f"{address} has several columns of pictures, {' and '.join(pictures)}: keep one, "
+        f"dataset.remove_columns({pictures[1:]}).save_to_disk(FOLDER), and give FOLDER",
     )
-    return found[0]
+    return pictures[0]
 
 
 def _kind(feature: object) -> str:

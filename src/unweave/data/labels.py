@@ -1,7 +1,7 @@
 """Labels of your own images, from a table of file names."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from unweave.data.store import explain_damage
 from unweave.errors import UserError, require
+from unweave.record import Log
 
 
 class Labels(NamedTuple):
@@ -20,17 +22,17 @@ class Labels(NamedTuple):
     """(n, F): numbers; words are numbered in their order."""
 
 
-def labels_of(columns: pa.Table, kept: Sequence[int], say: Callable[[str], None]) -> Labels | None:
+def labels_of(columns: pa.Table, kept: Sequence[int], log: Log) -> Labels | None:
     """Labels of the images `kept`, from the columns of a table, a row per image, that are a number in each such row.
 
-    `say` is told which are not. None where there is no such column.
+    Names the other columns by `log`. None where there is no such column.
     """
     numbers = columns.select([field.name for field in columns.schema if _is_number(field.type)])
     numbers = numbers.take(kept) if len(kept) < len(numbers) else numbers
     names = [name for name in numbers.column_names if not numbers[name].null_count]
     others = [name for name in columns.column_names if name not in names]
     if others:
-        say(f"no labels, as not every image has a number there: {', '.join(others)}")
+        log(f"no labels, as not every image has a number there: {', '.join(others)}")
     return Labels(tuple(names), np.stack([_numbers(numbers[name]) for name in names], axis=1)) if names else None
 
 
@@ -42,7 +44,7 @@ def read_labels(path: Path, names: Sequence[str], kept: Sequence[int], num: int)
     """Labels of the images `kept` of `num`, from a .csv (a header; file names, then a column per label), or CelebA's
     list_attr_celeba.txt.
 
-    Rows are found by the image's path, or by its file name alone; rows of images that are not there are left out.
+    Rows are found by the image's path, or by its file name alone; rows of other images are left out.
     Where images have no `names` (an array) every column is a label and the rows are the images in order. Raises
     `UserError`, naming the file and the column, for a table that cannot be read or does not fit.
     """
@@ -65,14 +67,14 @@ def read_labels(path: Path, names: Sequence[str], kept: Sequence[int], num: int)
 def _rows_of(files: Sequence[str], listed: Sequence[str], path: Path) -> np.ndarray:
     whole = {name: row for row, name in enumerate(listed)}
     short = {name.rpartition("/")[2]: row for row, name in enumerate(listed)}
-    found = [whole.get(name, short.get(name.rpartition("/")[2], -1)) for name in files]
-    missing = [name for name, row in zip(files, found) if row < 0]
+    rows = [whole.get(name, short.get(name.rpartition("/")[2], -1)) for name in files]
+    missing = [name for name, row in zip(files, rows) if row < 0]
     require(
         not missing,
         f"{path} has no row for {missing[0] if missing else ''} ({len(missing):,} of {len(files):,} images have none): "
         f"add them, or remove the images",
     )
-    return np.array(found, np.int64)
+    return np.array(rows, np.int64)
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -93,7 +95,8 @@ def _csv(path: Path) -> pa.Table:
 
 def _celeba(path: Path) -> pa.Table:
     """CelebA's own format: the number of images, the names of the attributes, then a file name and -1 or 1 for each."""
-    try:
+    require(path.exists(), f"data.labels is {path}, which does not exist")
+    with explain_damage(path, "cannot be read as list_attr_celeba.txt"):
         count, names, body = path.read_text().split("\n", 2)
         columns = pa_csv.ReadOptions(column_names=["image", *names.split()])
         while "  " in body:
@@ -104,9 +107,4 @@ def _celeba(path: Path) -> pa.Table:
             raise ValueError(f"{count} images announced, {table.num_rows:,} there")
         if not all(pa.types.is_integer(kind) for kind in table.schema.types[1:]):
             raise ValueError("attributes are -1 or 1")
-    except FileNotFoundError:
-        raise UserError(f"data.labels is {path}, which does not exist") from None
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read as list_attr_celeba.txt ({reason}): get it again") from None
-    return table
+        return table

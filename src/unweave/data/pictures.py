@@ -1,6 +1,6 @@
 """Your own images: a folder or zip of picture files, or an array, each brought to one square size.
 
-Files are decoded by Pillow, which knows their formats; what is decided here is what to do with the odd ones.
+Pillow decodes the files; this module decides how unusual ones are treated.
 """
 
 import itertools
@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from unweave.data.store import Skipped, file_identity, fingerprint
-from unweave.errors import UserError, require
+from unweave.config import Crop
+from unweave.data.store import Skipped, explain_damage, file_identity, fingerprint
+from unweave.errors import require
 
-Crop = Literal["center", "pad", "stretch", "celeba_128", "celeba_96"]
 CELEBA = (178, 218)  # width and height of its aligned pictures
 CELEBA_BOXES = {  # left, top, right, bottom of what is kept of them
     "celeba_128": (25, 57, 153, 185),  # 128 px around (89, 121), as D2C and DiffAE
@@ -96,12 +96,12 @@ def fitted(picture: Image.Image, size: int, crop: Crop) -> np.ndarray:
 
 
 class Pictures(ABC):
-    """Pictures with a number each, decoded by several threads; what is none is skipped, with the reason."""
+    """Pictures with a number each, decoded by several threads; other files are skipped, with the reason."""
 
     names: Sequence[str] = ()
-    """What a table of labels calls them; empty where they have no names."""
+    """Their names in a table of labels; empty where they have none."""
     columns: pa.Table | None = None
-    """What is told of them where they come from, a row per picture; the numbers in it become labels."""
+    """What their source says of them, a row per picture; the numbers in it become labels."""
 
     def __init__(self, name: str, size: int, crop: Crop, key: object):
         self.name = name
@@ -114,11 +114,11 @@ class Pictures(ABC):
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
         images, skipped = [], []
-        for index, found in enumerate(_decoded(self.readers(start, stop)), start):
-            if isinstance(found, str):
-                skipped.append(Skipped(index, self.title(index), found))
+        for index, decoded in enumerate(_decoded(self.readers(start, stop)), start):
+            if isinstance(decoded, str):
+                skipped.append(Skipped(index, self.title(index), decoded))
             else:
-                images.append(found)
+                images.append(decoded)
         return np.stack(images) if images else np.zeros((0, *self.image_shape), np.uint8), skipped
 
     @abstractmethod
@@ -203,11 +203,11 @@ def walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
 
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=note):
-        here = os.path.realpath(root)
-        if here in seen:
+        real = os.path.realpath(root)
+        if real in seen:
             folders.clear()
             continue
-        seen.add(here)
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if is_picture(name):
@@ -224,10 +224,8 @@ class ZipSource(_Files):
     """The pictures of a zip, in alphabetical order. Nothing is unpacked: paths in it lead nowhere."""
 
     def __init__(self, path: Path, size: int, crop: Crop):
-        try:
+        with explain_damage(path, "is no zip that can be read"):
             self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{path} is no zip that can be read ({error}): get it again") from None
         members = {item.filename: item for item in self.archive.infolist() if is_picture(item.filename)}
         names = sorted(members)
         super().__init__(path, names, size, crop, str([(name, members[name].CRC) for name in names]))
@@ -287,17 +285,15 @@ def resized(images: np.ndarray, size: int, crop: Crop = "stretch") -> np.ndarray
         images = ((sums + times**2 // 2) // times**2).astype(np.uint8)
         return np.repeat(images, 3, axis=3) if channels == 1 else images
     rgb = np.repeat(images, 3, axis=3) if channels == 1 else images
-    found = [fitted(Image.fromarray(image), size, crop) for image in rgb]
-    return np.stack(found) if found else np.zeros((0, size, size, 3), np.uint8)
+    squares = [fitted(Image.fromarray(image), size, crop) for image in rgb]
+    return np.stack(squares) if squares else np.zeros((0, size, size, 3), np.uint8)
 
 
 def _read_array(path: Path) -> np.ndarray:
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        names = found.files if len(found.files) == 1 else [name for name in found.files if name == "images"]
-        require(len(names) == 1, f"{path} has the arrays {found.files}: call the images `images`")
-        return found[names[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as an array ({str(error).splitlines()[0]}): get it again") from None
+    with explain_damage(path, "cannot be read as an array"):
+        content = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        names = content.files if len(content.files) == 1 else [name for name in content.files if name == "images"]
+        require(len(names) == 1, f"{path} has the arrays {content.files}: call the images `images`")
+        return content[names[0]]

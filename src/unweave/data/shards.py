@@ -26,7 +26,7 @@ from unweave.data.pictures import MOST_BYTES, Crop, Pictures, is_picture, read_p
 from unweave.data.store import REMEDY, file_identity, only_one
 from unweave.errors import UserError, require
 from unweave.files import write_atomically
-from unweave.record import Display
+from unweave.record import Display, Log
 
 TARS = (".tar", ".tar.gz", ".tgz")
 LABEL = "label "  # begins the columns of the index that hold labels
@@ -36,18 +36,18 @@ NOTHING = ("", b"")
 DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
-def find_shards(what: str) -> list[Path]:
-    """The shards that `what` names: a pattern as `train-{0000..0099}.tar`, one tar, or a folder of tars; else none.
+def find_shards(place: str) -> list[Path]:
+    """The shards that `place` names: a pattern as `train-{0000..0099}.tar`, one tar, or a folder of tars; else none.
 
-    A folder with pictures in it is no folder of shards. Raises `UserError` for a pattern whose files are not all here.
+    A folder with pictures in it is no folder of shards. Raises `UserError` for a pattern whose files do not all exist.
     """
-    path = Path(what).expanduser()
+    path = Path(place).expanduser()
     if path.is_dir():
         shards = sorted(child for child in path.iterdir() if _is_shard(child))
         return shards if shards and not any(walk(path, {})) else []
     if path.exists():
         return [path] if _is_shard(path) else []
-    return _expanded(what) if "{" in what else []
+    return _expanded(place) if "{" in place else []
 
 
 def _is_shard(path: Path) -> bool:
@@ -73,11 +73,9 @@ def _expanded(pattern: str) -> list[Path]:
 class ShardSource(Pictures):
     """The pictures of tar shards, shard by shard in the order of each; `.cls` and the numbers in `.json` are labels."""
 
-    def __init__(
-        self, shards: Sequence[Path], name: str, size: int, crop: Crop, folder: Path, say: Callable[[str], None]
-    ):
+    def __init__(self, shards: Sequence[Path], name: str, size: int, crop: Crop, folder: Path, log: Log):
         super().__init__(name, size, crop, [file_identity(shard) for shard in shards])
-        index = _open_index(shards, name, store_path(folder, name, size, self.version), say)
+        index = _open_index(shards, name, store_path(folder, name, size, self.version), log)
         self.shards = shards
         self.shard_of = index["shard"].to_numpy()
         self.names = index["name"].to_pylist()
@@ -105,13 +103,13 @@ class ShardSource(Pictures):
             stop = int(np.searchsorted(self.shard_of, self.shard_of[start], side="right"))
             rows = list(zip(self.names[start:stop], self.reasons[start:stop]))
             contents = _contents(self.shards[self.shard_of[start]], {name for name, reason in rows if not reason})
-            found, content = next(contents, NOTHING)
+            member, content = next(contents, NOTHING)
             for name, reason in rows:
-                if reason or name != found:
+                if reason or name != member:
                     yield partial(_refuse, reason or "damaged in the archive")
                 else:
                     yield partial(read_picture, io.BytesIO(content), self.image_shape[0], self.crop)
-                    found, content = next(contents, NOTHING)
+                    member, content = next(contents, NOTHING)
             start = stop
 
 
@@ -142,11 +140,11 @@ class _Member(NamedTuple):
     """Empty where it is no label."""
 
 
-def _open_index(shards: Sequence[Path], name: str, store: Path, say: Callable[[str], None]) -> pa.Table:
+def _open_index(shards: Sequence[Path], name: str, store: Path, log: Log) -> pa.Table:
     """What is in the shards, a row per sample, from the file beside their store; written first where there is none."""
     path = store.with_suffix(".index.parquet")
     if not path.is_file():
-        with only_one(store, say):
+        with only_one(store, log):
             if not path.is_file():
                 write_atomically(path, lambda fresh: pq.write_table(_index(shards, name), fresh), REMEDY)
     try:
@@ -167,7 +165,7 @@ def _index(shards: Sequence[Path], name: str) -> pa.Table:
 def _table(number: int, shard: Path) -> pa.Table:
     """A row per sample of a shard: its picture's name, why there is none, and its labels.
 
-    A row without a name tells what is wrong with the shard itself, where something is.
+    A row without a name says what is wrong with the shard itself, if anything is.
     """
     from webdataset.handlers import ignore_and_continue
     from webdataset.tariterators import group_by_keys
@@ -241,14 +239,14 @@ def _sample(members: dict[str, Any]) -> tuple[str, str | None, dict[str, float]]
 
 def _labels(files: dict[str, _Member]) -> dict[str, float]:
     """The numbers in `json`, truth values as 0 and 1, and the one in `cls`."""
-    found: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
     if "json" in files:
         try:
-            told = json.loads(files["json"].content)
-            found = told if isinstance(told, dict) else {}
+            parsed = json.loads(files["json"].content)
+            labels = parsed if isinstance(parsed, dict) else {}
         except (ValueError, RecursionError):
             pass
     if "cls" in files and re.fullmatch(rb"\s*-?\d{1,18}\s*", files["cls"].content):
-        found["cls"] = int(files["cls"].content)
-    numbers = {name: value for name, value in found.items() if isinstance(value, int | float) and abs(value) < 2**63}
+        labels["cls"] = int(files["cls"].content)
+    numbers = {name: value for name, value in labels.items() if isinstance(value, int | float) and abs(value) < 2**63}
     return {_plain(name): int(value) if isinstance(value, bool) else value for name, value in numbers.items()}

@@ -10,7 +10,11 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,7 +24,7 @@ import numpy as np
 from unweave.config import DataConfig
 from unweave.errors import UserError, require
 from unweave.files import explain_os_errors, sync, write_text
-from unweave.record import Display
+from unweave.record import Display, Log
 
 BLOCK = 512  # inputs read between two notes of how far it came
 HEADER_BYTES = 128  # of the .npy header, which numpy pads so that it can be written again with another length
@@ -37,10 +41,20 @@ def file_identity(path: Path) -> tuple[str, int, int]:
     """Where a file is, its size and its date: another file, or one that changed, has another. Size and date are 0 for
     a link to nothing."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return str(path), 0, 0
-    return str(path.resolve()), found.st_size, found.st_mtime_ns
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+@contextmanager
+def explain_damage(path: Path, problem: str = "cannot be read"):
+    """Turns what libraries raise about a damaged file into a `UserError` that names it."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} {problem} ({reason}): get it again") from None
 
 
 class Skipped(NamedTuple):
@@ -113,7 +127,7 @@ class Store:
             return [Skipped(int(row["place"]), row["name"], row["reason"]) for row in csv.DictReader(file)]
 
 
-def converted(source: Source, path: Path, config: DataConfig, say: Callable[[str], None]) -> Store:
+def converted(source: Source, path: Path, config: DataConfig, log: Log) -> Store:
     """The store of a source at `path`, converted first where it is not there yet.
 
     A conversion that was cut goes on where it stopped. Several processes may ask at once: one converts, the others
@@ -130,7 +144,7 @@ def converted(source: Source, path: Path, config: DataConfig, say: Callable[[str
         f"{source.name}: {len(source):,} images take {most_bytes / 1e9:,.1f} GB as a store, and data.cache_gb is "
         f"{most_gb:g}: give --data.cache-gb {np.ceil(most_bytes / 1e9):.0f} (elsewhere --cache-gb), or fewer pixels",
     )
-    with only_one(path, say):
+    with only_one(path, log):
         if not path.is_file():
             part = _beside(path, ".part")
             there = part.stat().st_size if part.exists() else 0
@@ -140,7 +154,7 @@ def converted(source: Source, path: Path, config: DataConfig, say: Callable[[str
                 f"{path.parent} has {free / 1e9:,.1f} GB free, the images of {source.name} need "
                 f"{(most_bytes - there) / 1e9:,.1f} GB: free space or choose another --data.cache",
             )
-            say(f"{source.name}: converting {len(source):,} images into {path} ({most_bytes / 1e6:,.0f} MB)")
+            log(f"{source.name}: converting {len(source):,} images into {path} ({most_bytes / 1e6:,.0f} MB)")
             with explain_os_errors(path, REMEDY):
                 _convert(source, path, strict)
     store = _open(path, strict)
@@ -148,8 +162,8 @@ def converted(source: Source, path: Path, config: DataConfig, say: Callable[[str
     if skipped:
         few = "; ".join(f"{item.name} ({item.reason})" for item in skipped[:MOST_SKIPPED_SHOWN])
         more = f" and {len(skipped) - MOST_SKIPPED_SHOWN:,} more" if len(skipped) > MOST_SKIPPED_SHOWN else ""
-        say(f"{source.name}: skipped {len(skipped):,} of {len(source):,}: {few}{more}")
-        say(f"the whole list is in {_beside(path, '.skipped.csv')}")
+        log(f"{source.name}: skipped {len(skipped):,} of {len(source):,}: {few}{more}")
+        log(f"the whole list is in {_beside(path, '.skipped.csv')}")
     return store
 
 
@@ -192,14 +206,15 @@ def _convert(source: Source, path: Path, strict: bool) -> None:
             first = f": {skipped[0].name} ({skipped[0].reason})" if skipped else ""
             raise UserError(f"{source.name} has no image that can be read{first}")
         file.seek(0)
-        file.write(_header((num, *source.image_shape)))
+        file.write(array_header((num, *source.image_shape)))
     sync(part)
     write_text(_beside(path, ".skipped.csv"), _as_csv(skipped))
     part.replace(path)
     note.unlink()
 
 
-def _header(shape: Sequence[int]) -> bytes:
+def array_header(shape: Sequence[int]) -> bytes:
+    """What an .npy file of uint8 begins with."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)})
     assert len(buffer.getvalue()) == HEADER_BYTES
@@ -208,8 +223,8 @@ def _header(shape: Sequence[int]) -> bytes:
 
 def _progress(note: Path) -> tuple[int, list[Skipped]]:
     try:
-        found = json.loads(note.read_text())
-        return int(found["done"]), [Skipped(*item) for item in found["skipped"]]
+        progress = json.loads(note.read_text())
+        return int(progress["done"]), [Skipped(*item) for item in progress["skipped"]]
     except (OSError, ValueError, KeyError, TypeError):
         return 0, []
 
@@ -226,7 +241,7 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.stem + ending)
 
 
-def only_one(path: Path, say: Callable[[str], None]) -> filelock.AcquireReturnProxy:
+def only_one(path: Path, log: Log) -> filelock.AcquireReturnProxy:
     """A lock on converting into the store at `path`, whose folder is made; released by the system when its holder dies.
 
     Waits for a process that has it. Raises `UserError` where the folder cannot be written.
@@ -237,7 +252,7 @@ def only_one(path: Path, say: Callable[[str], None]) -> filelock.AcquireReturnPr
     try:
         return lock.acquire(timeout=0.2)
     except filelock.Timeout:
-        say(f"another process is converting into {path}: waiting for it")
+        log(f"another process is converting into {path}: waiting for it")
         return lock.acquire()
     except OSError as error:
         raise UserError(f"cannot write {path.parent}: {os.strerror(error.errno or 0)}") from None

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unweave.config import DataConfig
-from unweave.data import DATASETS, is_place, open_dataset
+from unweave.data import is_place, open_dataset
 from unweave.data.base import ImageSet
+from unweave.data.sets import DRAWN
 from unweave.errors import require
 from unweave.files import write_atomically
 from unweave.models.base import Codes, UnitModel, find_device
@@ -44,10 +45,10 @@ def data_config(model: UnitModel, data: str = "", cache_gb: float = 0.0) -> Data
 
 
 def _named(model: UnitModel, data: str) -> DataConfig:
-    if data in DATASETS:
-        return DataConfig(data)  # pyright: ignore[reportArgumentType]
+    if data in DRAWN:
+        return DataConfig(data)
     if data:
-        require(is_place(data), f"data is {data!r}: choose {', '.join(DATASETS)}, a path, or hf://OWNER/NAME")
+        require(is_place(data), f"data is {data!r}: choose {', '.join(DRAWN)}, a path, or hf://OWNER/NAME")
         return replace(model.trained_on or DataConfig(), folder=data, labels="")
     require(model.trained_on is not None, "the model does not say what it was trained on: name a data set with --data")
     assert model.trained_on is not None

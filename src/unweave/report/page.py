@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from unweave.configfile import differences, to_dict
-from unweave.data.base import Grid, has_attributes
+from unweave.data.base import FactorDataset, has_attributes
 from unweave.files import write_text
 from unweave.metrics.downstream import OFFICIAL_SIZES
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
@@ -185,7 +185,7 @@ def _facts(explorer: Explorer) -> list[tuple[str, str]]:
 
 
 def _no_scores(name: str, explorer: Explorer) -> str:
-    if isinstance(explorer.dataset, Grid) or has_attributes(explorer.dataset):
+    if isinstance(explorer.dataset, FactorDataset) or has_attributes(explorer.dataset):
         return f"No scores of this model as it stands yet: unweave evaluate {name}"
     if explorer.dataset.factor_names:
         return f"Scores of images without a full grid of factors: unweave encode {name}, then unweave score"

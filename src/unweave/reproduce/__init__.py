@@ -7,6 +7,5 @@ costs       what they will take, measured on this machine
 piece       one piece: train, encode, score
 pool        pieces side by side, one per device
 table       finished pieces as Markdown and JSON
-faces       generated images in CelebA's format
 command     all of it in order
 """

@@ -6,12 +6,12 @@ from pathlib import Path
 from unweave.config import DataConfig
 from unweave.data import open_dataset
 from unweave.data.base import ImageSet
-from unweave.data.catalogue import CATALOGUE
+from unweave.data.faces import draw_faces
+from unweave.data.sets import SETS
 from unweave.files import write_text
 from unweave.presets.published import SCHEDULES
 from unweave.record import clock, log
 from unweave.reproduce.costs import show_costs
-from unweave.reproduce.faces import draw_faces
 from unweave.reproduce.piece import do, finished
 from unweave.reproduce.plan import Piece, Request, check_data, find, make_plan, missing_data
 from unweave.reproduce.pool import places, run_side_by_side, unweave
@@ -75,7 +75,7 @@ def _prepare(request: Request) -> None:
 def _num_images(pieces: list[Piece], request: Request) -> dict[str, int]:
     """Images of each set, without opening files that may not be there yet."""
     if request.scale == "full":
-        return {name: CATALOGUE[Path(SCHEDULES[name].place).parent.name].num_images for name in request.sets}
+        return {name: SETS[Path(SCHEDULES[name].place).parent.name].num_images for name in request.sets}
     sizes = {}
     for piece in pieces:
         name, config = piece.name.split("/")[0], piece.config

@@ -16,7 +16,7 @@ import numpy as np
 from unweave.config import DiffusionConfig, RunConfig, VQGANConfig, VQRunConfig
 from unweave.configfile import differences, from_dict, to_dict
 from unweave.data import open_dataset
-from unweave.data.base import Grid, ImageSet
+from unweave.data.base import FactorDataset, ImageSet
 from unweave.errors import require
 from unweave.evaluation.model import scalars_of
 from unweave.files import write_atomically, write_text
@@ -201,7 +201,7 @@ def score(
     codes: np.ndarray, dataset: ImageSet, protocol: Protocol, seed: int, more: tuple[str, ...] = ()
 ) -> dict[str, float]:
     """Scores of codes (n, N) by name: FactorVAE score, DCI and `more` where factors are a grid, else TAD of labels."""
-    if isinstance(dataset, Grid):
+    if isinstance(dataset, FactorDataset):
         result = score_grid(codes, dataset.factor_sizes, metrics=(*GRID_SCORES, *more), protocol=protocol, seed=seed)
     else:
         labels = dataset.factors(np.arange(len(dataset)))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from unweave.config import DiffusionConfig, RunConfig, VQRunConfig
 from unweave.data import is_place
-from unweave.data.catalogue import CATALOGUE
+from unweave.data.sets import SETS
 from unweave.errors import UserError, require
 from unweave.reproduce.recipes import SCALES, Method, Scale, ScaleName, Table, first_stage, methods
 
@@ -134,7 +134,7 @@ def missing_data(pieces: Sequence[Piece]) -> str:
         for path in filter(None, (data.folder, data.labels)):
             if not is_place(path):
                 name = Path(path).parent.name
-                entry = CATALOGUE[name]
+                entry = SETS[name]
                 by_hand = f"{entry.by_hand}, into {Path(path).parent}; then " if entry.by_hand else ""
                 return f"{path} does not exist: {by_hand}unweave data get {name}"
     return ""

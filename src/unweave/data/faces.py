@@ -1,7 +1,7 @@
-"""Pictures and attributes in CelebA's format, drawn here: rooms where a face would be.
+"""Generated pictures and attributes in CelebA's format, with a room where a face would be.
 
-Each attribute is a factor with values of two kinds and none between: over all hues no number would say which are warm,
-as they are a circle. Shape and angle are always the same.
+Each attribute is a factor that takes values of two kinds only. All hues would not do: they form a circle, on which no
+threshold separates warm from cold. Shape and angle are always the same.
 
 list_attr_celeba.txt   the number of pictures, names of attributes, then -1 or 1 for each
 img_align_celeba.zip   pictures of 178 x 218 px; what `data.crop celeba_128` takes of them is the room
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unweave.data.rooms import Rooms
+from unweave.data.sets.rooms import Rooms
 from unweave.files import write_atomically, write_text
 
 WIDTH, HEIGHT = 178, 218
@@ -29,19 +29,19 @@ ATTRIBUTES = {  # the factor, its values where the attribute is -1, and those wh
 
 
 def draw_faces(pictures: Path, attributes: Path, num: int, seed: int = 0) -> None:
-    """Writes both files, of `num` rooms; leaves them alone where they are."""
+    """Writes both files, of `num` rooms; leaves existing ones alone."""
     if attributes.exists():
         return
     rooms, rng = Rooms(64), np.random.default_rng(seed)
-    said = rng.integers(0, 2, (num, len(ATTRIBUTES)))
+    attribute_values = rng.integers(0, 2, (num, len(ATTRIBUTES)))
     factors = np.zeros((num, len(rooms.factor_names)), dtype=np.int64)
     factors[:, rooms.factor_names.index("orientation")] = 7
-    for answers, (factor, *kinds) in zip(said.T, ATTRIBUTES.values()):
-        factors[:, rooms.factor_names.index(factor)] = [rng.choice(kinds[answer]) for answer in answers]
+    for column, (factor, *kinds) in zip(attribute_values.T, ATTRIBUTES.values()):
+        factors[:, rooms.factor_names.index(factor)] = [rng.choice(kinds[value]) for value in column]
     images = rooms.images(rooms.index(factors))
     names = [f"{number:06d}.png" for number in range(1, num + 1)]
     write_atomically(pictures, lambda path: _zip(path, names, images))
-    rows = [f"{name} {' '.join(map(str, row))}" for name, row in zip(names, 2 * said - 1)]
+    rows = [f"{name} {' '.join(map(str, row))}" for name, row in zip(names, 2 * attribute_values - 1)]
     write_text(attributes, "\n".join([str(num), " ".join(ATTRIBUTES), *rows]) + "\n")
 
 

@@ -1,5 +1,6 @@
 """The table of data sets: right where it can be checked here, and what the commands make of it without a network."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from unweave.cli import main
-from unweave.data import DSprites, Rooms
-from unweave.data.catalogue import CATALOGUE, Remote
+from unweave.config import DataConfig
+from unweave.data import DSprites, Rooms, open_dataset
+from unweave.data.sets import DRAWN, SETS
+from unweave.data.sets.card import Remote
+from unweave.errors import UserError
 
 IMAGES = {  # as their publishers count them
     "rooms": 480_000,
@@ -40,13 +44,13 @@ def no_network(monkeypatch):
 
 
 def test_numbers_are_the_published_ones():
-    assert {name: entry.num_images for name, entry in CATALOGUE.items()} == IMAGES
+    assert {name: card.num_images for name, card in SETS.items()} == IMAGES
     for name, drawn in (("rooms", Rooms()), ("shapes3d", Rooms()), ("dsprites", DSprites())):
-        assert CATALOGUE[name].factors == tuple(zip(drawn.factor_names, drawn.factor_sizes))
+        assert tuple(SETS[name].factors.items()) == tuple(zip(drawn.factor_names, drawn.factor_sizes))
 
 
 def test_hashes_are_hashes():
-    files = [file for entry in CATALOGUE.values() for file in entry.files]
+    files = [file for card in SETS.values() for file in card.files]
     for file in files:
         assert re.fullmatch(r"|sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", file.digest)
         assert file.size is None or file.size > 0
@@ -56,27 +60,27 @@ def test_hashes_are_hashes():
     assert len(set(digests)) == len(digests)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", SETS)
 def test_the_command_that_uses_a_set_is_understood(name, capsys):
-    entry = CATALOGUE[name]
-    assert main([*shlex.split(entry.use)[1:], "--dry-run"]) == 0
+    card = SETS[name]
+    assert main([*shlex.split(card.use)[1:], "--dry-run"]) == 0
     data = json.loads(capsys.readouterr().out)["data"]
-    drawn = name in ("rooms", "dsprites")
+    drawn = name in DRAWN
     assert data["name"] == (name if drawn else "rooms")
-    opened = {f"data/{name}", *(f"data/{name}/{file.name}" for file in entry.files)}
+    opened = {f"data/{name}", *(f"data/{name}/{file.name}" for file in card.files)}
     assert drawn or data["folder"] in opened
     assert drawn or data["fixed"] == []
-    assert data["cache_gb"] * 1e9 >= entry.num_images * 32 * 32 * 3
+    assert data["cache_gb"] * 1e9 >= card.num_images * 32 * 32 * 3
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", SETS)
 def test_a_set_is_told_of_without_a_network(name, no_network, capsys):
-    entry = CATALOGUE[name]
+    card = SETS[name]
     assert main(["data", "info", name]) == 0
     said = capsys.readouterr().err
-    facts = [entry.title, entry.licence, entry.source, entry.citation, f"{entry.num_images:,}", entry.use]
-    facts += [word for file in entry.files for word in (file.name, file.digest)]
-    facts += [f"{factor} {size}" for factor, size in entry.factors]
+    facts = [card.title, card.licence, card.source, card.citation, f"{card.num_images:,}", card.use]
+    facts += [word for file in card.files for word in (file.name, file.digest)]
+    facts += [f"{factor} {size}" for factor, size in card.factors.items()]
     assert all(fact in said for fact in facts)
 
 
@@ -87,13 +91,13 @@ def test_files_that_want_a_person(no_network, monkeypatch, tmp_path, capsys):
         Remote("faces.zip", (), len(content), f"sha256:{hashlib.sha256(content).hexdigest()}"),
         Remote("faces.txt", ()),
     )
-    monkeypatch.setitem(CATALOGUE, "celeba", CATALOGUE["celeba"]._replace(files=files))
+    monkeypatch.setitem(SETS, "celeba", dataclasses.replace(SETS["celeba"], files=files))
     arguments = ["data", "get", "celeba", "--to", str(tmp_path)]
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert CATALOGUE["celeba"].by_hand in said
+    assert SETS["celeba"].by_hand in said
     assert f"{tmp_path / 'faces.zip'}: put it there (8 bytes, sha256:" in said
-    assert "2 files of celeba are to be got by hand" in said
+    assert "2 files of celeba are missing: download them by hand" in said
     (tmp_path / "faces.zip").write_bytes(content)
     assert main(arguments) == 2
     said = capsys.readouterr().err
@@ -101,7 +105,7 @@ def test_files_that_want_a_person(no_network, monkeypatch, tmp_path, capsys):
     assert "1 files of celeba" in said
     (tmp_path / "faces.txt").write_bytes(b"labels")
     assert main(arguments) == 0
-    assert f"next: {CATALOGUE['celeba'].use.replace('data/celeba', str(tmp_path))}" in capsys.readouterr().err
+    assert f"next: {SETS['celeba'].use.replace('data/celeba', str(tmp_path))}" in capsys.readouterr().err
     (tmp_path / "faces.zip").write_bytes(b"<html>..")
     assert main(arguments) == 2
     assert "is not the published file" in capsys.readouterr().err
@@ -121,13 +125,32 @@ def test_mistakes_are_named(arguments, words, no_network, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("roms", "data.name is 'roms': choose rooms or dsprites"),
+        (
+            "shapes3d",
+            "choose rooms or dsprites, or download shapes3d and name its files in data.folder: unweave data get",
+        ),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_made(name, words, tmp_path, capsys):
+    for more in (["--run", str(tmp_path / "run")], ["--dry-run"]):
+        assert main(["train", "tiny", "--data.name", name, *more]) == 2
+        assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match=f"data.name is '{name}'"):
+        open_dataset(DataConfig(name), 32, [].append)
+
+
 def test_a_set_of_several_files_comes_into_one_folder(monkeypatch, tmp_path, capsys):
     """`data get` asks for each file and says how to train on them."""
     monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr("unweave.commands.data.download", lambda file, folder, say: asked.append((folder, file.name)))
     assert main(["data", "get", "smallnorb"]) == 0
-    assert asked == [(Path("data/smallnorb"), file.name) for file in CATALOGUE["smallnorb"].files]
+    assert asked == [(Path("data/smallnorb"), file.name) for file in SETS["smallnorb"].files]
     assert "--data.folder data/smallnorb" in capsys.readouterr().err
 
 
@@ -135,15 +158,16 @@ def test_the_pages_are_those_of_the_table():
     """`python benchmarks/data_pages.py` was run after the table changed."""
     pages = runpy.run_path(str(ROOT / "benchmarks" / "data_pages.py"))
     folder = ROOT / "docs" / "data"
-    assert {path.stem for path in folder.iterdir()} == set(CATALOGUE)
+    assert {path.stem for path in folder.iterdir()} == set(SETS)
     index = (ROOT / "docs" / "data.md").read_text()
-    for name in CATALOGUE:
-        assert (folder / f"{name}.md").read_text() == pages["page"](name)
+    for name, card in SETS.items():
+        assert (folder / f"{name}.md").read_text() == pages["page"](card)
         assert f"(data/{name}.md)" in index
-    assert all((ROOT / "docs" / "images" / file).is_file() for file, _ in pages["PICTURES"].values())
+        assert not card.picture or (ROOT / "docs" / "images" / f"{name}.png").is_file()
+    assert index == pages["index"](index)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", SETS)
 def test_commands_of_the_pages_are_understood(name, monkeypatch):
     """Parsed by the real command line, with the work itself left out."""
     lines = re.findall("^    unweave (.*)$", (ROOT / "docs" / "data" / f"{name}.md").read_text(), re.MULTILINE)

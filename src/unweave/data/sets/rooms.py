@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from unweave.compiled import compiled
-from unweave.data.base import Grid, StateSpace
-from unweave.data.rooms_scene import ANGLES, FLOOR, OBJECT, SCALES, SKY, WALL, cast
+from unweave.data.base import FactorDataset, StateSpace
+from unweave.data.sets.card import Card
+from unweave.data.sets.rooms_scene import ANGLES, FLOOR, OBJECT, SCALES, SKY, WALL, cast
+from unweave.data.sets.shapes3d import FACTORS
 
 VERSION = 2  # raise when the pixels change
 SIZE = 64
@@ -26,7 +28,7 @@ FIRST_LAYERS = np.array([1, 1 + len(LEVELS), 1 + 2 * len(LEVELS)])  # of floor, 
 NUM_LAYERS = 1 + 3 * len(LEVELS)
 
 
-class Rooms(Grid):
+class Rooms(FactorDataset):
     """The 480,000 images of Shapes3D at 64 or 32 px, in the published order."""
 
     name = "rooms"
@@ -34,25 +36,17 @@ class Rooms(Grid):
 
     def __init__(self, image_size: int = SIZE):
         assert image_size in (SIZE // 2, SIZE)
-        self.image_size = image_size
-        names = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
-        super().__init__(StateSpace(names, (10, 10, 10, 8, 4, 15)))
-        self._forget()
-
-    def _forget(self) -> None:
+        super().__init__(StateSpace(tuple(FACTORS), tuple(FACTORS.values())))
+        self.image_shape = (image_size, image_size, 3)
         num_geometries = int(np.prod(self.space.sizes[3:]))
         self._drawn = np.zeros(num_geometries, bool)
         self._layers = np.zeros((num_geometries, NUM_LAYERS, SIZE, SIZE), np.int16)
 
     def __getstate__(self) -> dict[str, int]:
-        return {"image_size": self.image_size}  # the layers are drawn anew where they are needed
+        return {"image_size": self.image_shape[0]}  # the layers are drawn anew where they are needed
 
     def __setstate__(self, state: dict[str, int]) -> None:
         self.__init__(state["image_size"])
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return (self.image_size, self.image_size, 3)
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         factors = self.space.factors(indices)
@@ -61,7 +55,7 @@ class Rooms(Grid):
         levels = HUE_LEVELS[factors[:, :3]] + FIRST_LAYERS[:, None]  # (n, 3 surfaces, 3 channels)
         images = np.empty((len(factors), SIZE, SIZE, 3), np.uint8)
         _colour(self._layers, geometries, levels, images)
-        if self.image_size == SIZE:
+        if self.image_shape == images.shape[1:]:
             return images
         halves = np.empty((len(factors), *self.image_shape), np.uint8)
         _halve(images, halves)
@@ -123,3 +117,19 @@ def _halve(images, halves):
                         for dx in range(2):
                             four += images[i, 2 * y + dy, 2 * x + dx, channel]
                     halves[i, y, x, channel] = four // 4
+
+
+ROOMS = Card(
+    name="rooms",
+    title="rooms",
+    about="Shapes3D as it is drawn here: a room with one object in the colours, sizes and angles of the published "
+    "images.",
+    factors=FACTORS,
+    pixels="64 x 64 or 32 x 32, colour",
+    licence="Apache-2.0",
+    source="drawn by unweave",
+    citation="Burgess and Kim, 3D Shapes Dataset, 2018, for the set that is drawn",
+    use="unweave train rooms-cpu --run runs/rooms",
+    picture="Thirty images at random, then each factor over its values.",
+    draw=Rooms,
+)

@@ -4,14 +4,14 @@ A number for the type, the number of dimensions, at least three dimensions, then
 """
 
 import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from unweave.errors import UserError, require
+from unweave.data.store import explain_damage
+from unweave.errors import require
 
 TYPES = {0x1E3D4C51: "<f4", 0x1E3D4C53: "<f8", 0x1E3D4C54: "<i4", 0x1E3D4C55: "|u1", 0x1E3D4C56: "<i2"}
 MOST_DIMENSIONS = 8
@@ -27,30 +27,24 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """Type and shape of a matrix. Raises `UserError` for a file that is none."""
-    try:
-        with _opened(path) as file:
-            return _header(file, path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    with explain_damage(path), _opened(path) as file:
+        return _header(file, path)
 
 
 def read_blocks(path: Path) -> Iterator[np.ndarray]:
     """The rows of a matrix, some hundred at a time: arrays (m, ...). Raises `UserError` for a file that is none, is cut
     short, or goes on after its last row."""
-    try:
-        with _opened(path) as file:
-            dtype, shape = _header(file, path)
-            row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
-            for start in range(0, shape[0], ROWS):
-                wanted = min(ROWS, shape[0] - start) * row_bytes
-                found = file.read(wanted)
-                if len(found) < wanted:
-                    raise EOFError("it ends too early")
-                yield np.frombuffer(found, dtype).reshape(-1, *shape[1:])
-            if file.read(1):  # also makes gzip compare its checksum
-                raise EOFError("it goes on after its last row")
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    with explain_damage(path), _opened(path) as file:
+        dtype, shape = _header(file, path)
+        row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+        for start in range(0, shape[0], ROWS):
+            wanted = min(ROWS, shape[0] - start) * row_bytes
+            content = file.read(wanted)
+            if len(content) < wanted:
+                raise EOFError("it ends too early")
+            yield np.frombuffer(content, dtype).reshape(-1, *shape[1:])
+        if file.read(1):  # also makes gzip compare its checksum
+            raise EOFError("it goes on after its last row")
 
 
 def read_matrix(path: Path) -> np.ndarray:
@@ -72,12 +66,7 @@ def _header(file: IO[bytes], path: Path) -> Header:
 
 
 def _integers(file: IO[bytes], num: int) -> tuple[int, ...]:
-    found = file.read(4 * num)
-    if len(found) < 4 * num:
+    content = file.read(4 * num)
+    if len(content) < 4 * num:
         raise EOFError("it ends in its header")
-    return tuple(np.frombuffer(found, "<i4").tolist())
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return UserError(f"{path} cannot be read ({reason}): get it again")
+    return tuple(np.frombuffer(content, "<i4").tolist())
