@@ -309,7 +309,7 @@ def anchors(run: Model, options: Options) -> None:
 
 
 def attention(run: Model, options: Options, images: int = 4) -> None:
-    """Draw where in an image each unit is listened to.
+    """Draw the attention maps of each unit: where in an image the model attends to it.
 
     Args:
         images: rows of the grid
@@ -327,18 +327,18 @@ def figure1(run: Model, options: Options, unit: int, method: Literal["pca", "pac
     _wrote(options.explorer(run).figure1(options.folder(run), unit, method).path)
 
 
-def report(run: Model, beside: tyro.conf.Positional[str] = "", *, options: Options) -> None:
-    """Write one page about a run: what was trained, curves, scores, anchors, pictures, options. Two runs side by side.
+def report(run: Model, beside: tyro.conf.Positional[tuple[str, ...]] = (), *, options: Options) -> None:
+    """Write one page about a run: what was trained, curves, scores, anchors, pictures, options. More runs go beside it.
 
-    `unweave report runs/first`; `unweave report runs/first runs/second`. The page is one file that asks for nothing
-    from elsewhere: send it as it is.
+    `unweave report runs/first`; `unweave report runs/first runs/second rooms-cpu`. The page is one file that loads
+    nothing from elsewhere: send it as it is.
 
     Args:
-        beside: a second run, model folder or bundled model, whose column stands beside the first's
+        beside: more runs, model folders or bundled models, each in a column beside the first
     """
     from unweave.report.page import write_report
 
-    explorers = {name: options.explorer(name) for name in (run, beside) if name}
+    explorers = {name: options.explorer(name) for name in (run, *beside)}
     _wrote(write_report(explorers, options.folder(run) / "report.html"))
 
 

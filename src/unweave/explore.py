@@ -124,7 +124,7 @@ def anchor_members(codes: Codes, unit: int, anchor: int, num: int, seed: int = 0
 def attention(
     model: UnitModel, images: np.ndarray, sampling: Sampling = Sampling(), progress: Progress | None = None
 ) -> np.ndarray:
-    """Where each unit is listened to while images are redrawn from their units, all from one noise: (n, N, h, w).
+    """The attention maps of each unit while images are drawn from their units and the same noise: (n, N, h, w).
 
     The weight that a position gives a unit's token in cross-attention, averaged over heads, layers and sampling steps,
     each counting alike; feature maps smaller than the latent are repeated to its size. At each position the units'

@@ -115,7 +115,7 @@ def show_attributes(results: dict[str, Any], unit_names: dict[int, str]) -> None
 def _holders(results: dict[str, Any], unit_names: dict[int, str]) -> Table:
     """Factors, the two units that matter most for each, and how well all units together tell its value."""
     table = Table(title="which unit holds which factor", title_justify="left")
-    for column in ("factor", "values", "first unit", "second unit", "told from all units"):
+    for column in ("factor", "values", "first unit", "second unit", "accuracy, all units"):
         table.add_column(column, justify="left" if column == "factor" else "right")
     importance = np.array(results["scores"]["importance"])  # (N, F)
     for column, name in enumerate(results["data"]["factor_names"]):

@@ -1,4 +1,4 @@
-"""How close redrawn pictures are to the images they were drawn from. n images, H W height and width."""
+"""How close reconstructions are to their images. n images, H W height and width."""
 
 import numpy as np
 

@@ -14,30 +14,76 @@ Record = Sequence[dict[str, Any]]
 
 
 def curves_figure(record: Record, path: Path, beside: Sequence[Record] = ()) -> Path:
-    """Loss, pull and number of anchors over the images seen; axes reach as far as records `beside` this one need."""
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
+    """A panel for each of `panels` over the images seen; axes reach as far as records `beside` this one need."""
+    names = panels(record)
+    figure, row = plt.subplots(1, len(names), figsize=(3 * len(names), 2.4), layout="constrained", squeeze=False)
     reach = [record, *beside]
-    axes[0].set_title("loss", fontsize=9, loc="left")
-    _line(axes[0], record, lambda line: line.get("loss"), label="training")
-    _line(axes[0], record, lambda line: line.get("held_out_loss"), label="held out", linestyle="--")
-    axes[0].set_yscale("log")
-    axes[0].set_ylim(_limits([_values(each, key) for each in reach for key in ("loss", "held_out_loss")], 1.3))
-    axes[0].legend(fontsize=7, frameon=False)
-    axes[1].set_title("pull of the anchors, lambda", fontsize=9, loc="left")
-    _line(axes[1], record, lambda line: line.get("lambda"))
-    axes[1].set_ylim(0, 1.1 * max(1e-3, *(float(np.nanmax(_values(each, "lambda"), initial=0)) for each in reach)))
-    axes[2].set_title("anchors of each unit, and their mean", fontsize=9, loc="left")
-    num_units = len(record[-1].get("anchors_alive", []))
-    for unit in range(num_units):
-        _line(axes[2], record, lambda line, unit=unit: line["anchors_alive"][unit], color="0.8", linewidth=0.8)
-    _line(axes[2], record, lambda line: np.mean(line["anchors_alive"]) if line.get("anchors_alive") else None)
-    axes[2].set_ylim(0, 1.1 * max(1, *(max(line.get("anchors_alive", [0])) for each in reach for line in each)))
-    for one in axes:
-        one.set_xlabel("images seen, in thousands", fontsize=7)
-        one.set_xlim(0, max(each[-1]["images"] for each in reach) / 1000)
-        one.tick_params(labelsize=7)
-        one.spines[["top", "right"]].set_visible(False)
+    for axes, name in zip(row[0], names):
+        axes.set_title(TITLES[name], fontsize=9, loc="left")
+        DRAW[name](axes, record, reach)
+        axes.set_xlabel("images seen, in thousands", fontsize=7)
+        axes.set_xlim(0, max(each[-1]["images"] for each in reach) / 1000)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
     return save_figure(figure, path)
+
+
+def panels(record: Record) -> list[str]:
+    """What a record has curves of: `loss`, its `parts`, and of anchors `lambda` and `anchors`."""
+    anchored = any(any(line.get("anchors_alive", ())) for line in record)
+    there = {"loss": True, "parts": bool(_parts(record)), "lambda": anchored, "anchors": anchored}
+    return [name for name, has in there.items() if has]
+
+
+def _parts(record: Record) -> list[str]:
+    """The parts of the loss, less those that have a panel of their own."""
+    return [name for name in record[-1].get("per_step", {}) if name not in ("loss", "lambda", "pull_distance")]
+
+
+def _loss(axes: Axes, record: Record, reach: Sequence[Record]) -> None:
+    _line(axes, record, lambda line: line.get("loss"), label="training")
+    _line(axes, record, lambda line: line.get("held_out_loss"), label="held out", linestyle="--")
+    axes.set_yscale("log")
+    axes.set_ylim(_limits([_values(each, key) for each in reach for key in ("loss", "held_out_loss")], 1.3))
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _each_part(axes: Axes, record: Record, reach: Sequence[Record]) -> None:
+    names = _parts(record)
+    for name, color in zip(names, plt.rcParams["axes.prop_cycle"].by_key()["color"]):
+        _line(
+            axes,
+            record,
+            lambda line, name=name: line.get(name),
+            label=LABELS.get(name, name.replace("_", " ")),
+            color=color,
+        )
+    axes.set_yscale("log")
+    low, high = _limits([_values(each, name) for each in reach for name in names], 1.3)
+    axes.set_ylim(low, high * (high / low) ** (0.12 * len(names)))  # room for the legend above the curves
+    axes.legend(fontsize=7, frameon=False, loc="upper right")
+
+
+def _lambda(axes: Axes, record: Record, reach: Sequence[Record]) -> None:
+    _line(axes, record, lambda line: line.get("lambda"))
+    axes.set_ylim(0, 1.1 * max(1e-3, *(float(np.nanmax(_values(each, "lambda"), initial=0)) for each in reach)))
+
+
+def _anchors(axes: Axes, record: Record, reach: Sequence[Record]) -> None:
+    for unit in range(len(record[-1]["anchors_alive"])):
+        _line(axes, record, lambda line, unit=unit: line["anchors_alive"][unit], color="0.8", linewidth=0.8)
+    _line(axes, record, lambda line: float(np.mean(line["anchors_alive"])))
+    axes.set_ylim(0, 1.1 * max(1, *(max(line.get("anchors_alive", [0])) for each in reach for line in each)))
+
+
+TITLES = {
+    "loss": "loss",
+    "parts": "parts of the loss",
+    "lambda": "pull of the anchors, lambda",
+    "anchors": "anchors of each unit, and their mean",
+}
+LABELS = {"kl": "KL"}
+DRAW = {"loss": _loss, "parts": _each_part, "lambda": _lambda, "anchors": _anchors}
 
 
 def _line(axes: Axes, record: Record, value: Callable[[dict[str, Any]], float | None], **style: Any) -> None:

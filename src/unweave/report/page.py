@@ -22,10 +22,11 @@ from unweave.data.base import FactorDataset, has_attributes
 from unweave.files import write_text
 from unweave.metrics.downstream import OFFICIAL_SIZES
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.models.base import UnitModel
 from unweave.models.folder import ATTRIBUTES, home, read_results
 from unweave.record import clock, read_record
 from unweave.report.anchors import dispersion
-from unweave.report.curves import curves_figure
+from unweave.report.curves import TITLES, curves_figure, panels
 from unweave.report.pictures import Explorer, Picture
 
 MOST_LINES = 12  # of the training record
@@ -79,14 +80,21 @@ class Column:
 
 
 def write_report(explorers: Mapping[str, Explorer], path: Path) -> Path:
-    """Writes the page about one or two models, by the names they were opened with, to `path`.
+    """Writes the page about models, by the names they were opened with, to `path`; all stand beside the first.
 
     Pictures are drawn as the explorers say. Raises `UserError` when the page cannot be written.
     """
     records = {name: _read_record(name) for name in explorers}
+    kinds = {name: explorer.model.describe() for name, explorer in explorers.items()}
     with tempfile.TemporaryDirectory() as folder:
         columns = [
-            _column(name, replace(explorer, captions=False), records, Path(folder) / str(number))
+            _column(
+                name,
+                replace(explorer, captions=False),
+                records,
+                [other for other in explorers if kinds[other] == kinds[name]],
+                Path(folder) / str(number),
+            )
             for number, (name, explorer) in enumerate(explorers.items())
         ]
     environment = Environment(
@@ -96,20 +104,30 @@ def write_report(explorers: Mapping[str, Explorer], path: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    (_, explorer), *others = explorers.items()
+    first = explorer.model
     text = environment.get_template("page.html").render(
         columns=columns,
+        title=" beside ".join(filter(None, [columns[0].name, ", ".join(column.name for column in columns[1:])])),
         scores=[_score(name, columns, _of_both) for name in PUBLISHED],
         other_scores=_other_scores(columns),
         tad=MEANINGS["tad"],
         protocol=PROTOCOL,
-        differences=_differences(list(explorers.values())),
+        differences={name: _differences(first, explorer.model) for name, explorer in others},
         written=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
     write_text(path, text)
     return path
 
 
-def _column(name: str, explorer: Explorer, records: Mapping[str, list[dict[str, Any]]], folder: Path) -> Column:
+def _column(
+    name: str,
+    explorer: Explorer,
+    records: Mapping[str, list[dict[str, Any]]],
+    alike: Sequence[str],
+    folder: Path,
+) -> Column:
+    """`alike` are the models whose losses can be compared with this one's: their curves share axes."""
     model, results = explorer.model, read_results(home(name), explorer.model)
     attributes = read_results(home(name), model, ATTRIBUTES)
     pictures = {
@@ -122,7 +140,7 @@ def _column(name: str, explorer: Explorer, records: Mapping[str, list[dict[str, 
     if model.anchors.num_alive.any():
         pictures["anchors"] = explorer.anchors(folder)
     if records[name]:
-        others = [record for other, record in records.items() if other != name and record]
+        others = [records[other] for other in alike if other != name and records[other]]
         pictures["curves"] = _curves(records[name], others, folder)
     labels = [label.replace("_", " ").replace("\n", ": ") for label in explorer.labels]
     shares = results["scores"]["importance"] if results else []
@@ -149,14 +167,21 @@ def _read_record(name: str) -> list[dict[str, Any]]:
 
 
 def _curves(record: list[dict[str, Any]], beside: Sequence[list[dict[str, Any]]], folder: Path) -> Picture:
+    caption = (
+        "The loss should fall and then stay flat. On held-out images, which are never trained on, it should stay as "
+        "low, or else the model memorises images."
+    )
+    if "anchors" in panels(record):
+        caption += (
+            " A pull near 0 means that the anchors do nothing. Anchors appear as a unit's values separate; a unit that "
+            "keeps one anchor is continuous, or unused."
+        )
+    shown = "; ".join(TITLES[name] for name in panels(record))
     return Picture(
         curves_figure(record, folder / "curves.png", beside),
         "Training",
-        "The loss should fall and then lie flat; held out, on images that are never trained on, it should stay as low, "
-        "else the model learns images by heart. A pull near 0 says that the anchors do nothing. Anchors come as units "
-        "take on values that can be told apart; a unit that keeps one anchor is a continuum, or unused.",
-        f"Curves over the images seen: the loss, at the end {record[-1]['loss']:.4g}; the pull of the anchors; how "
-        "many anchors each unit has.",
+        caption,
+        f"Curves over the images seen: {shown}. The loss at the end is {record[-1]['loss']:.4g}.",
     )
 
 
@@ -264,11 +289,8 @@ def _other_scores(columns: Sequence[Column]) -> list[ScoreRow]:
     return [row for row in rows if any(value is not None for value, _ in row.values)]
 
 
-def _differences(explorers: Sequence[Explorer]) -> list[str]:
-    """The options in which two models differ, as lines; nothing for one."""
-    if len(explorers) < 2:
-        return []
-    first, second = (explorer.model for explorer in explorers)
+def _differences(first: UnitModel, second: UnitModel) -> list[str]:
+    """The options in which a model differs from the first one, as lines."""
     if type(first.config) is type(second.config):
         lines = differences(first.config, second.config, "model.")
     else:

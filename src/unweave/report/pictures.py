@@ -104,9 +104,9 @@ class Explorer:
         picture = Picture(
             folder / "reconstructions.png",
             "Reconstructions",
-            "The lower row is drawn from the units of the image above it alone, all from one noise: "
-            "what differs, the units do not hold.",
-            f"Two rows of {num}: images of the data, and below each what is redrawn of it.",
+            f"The lower row is drawn from the units of the image above it alone{self._from('the same noise')}. The "
+            "units do not hold what differs.",
+            f"Two rows of {num}: images of the data, and below each its reconstruction from its units.",
         )
         image_grid(drawn, picture.path, *self._head(picture), rows=("image", "from its units"))
         return picture
@@ -120,15 +120,15 @@ class Explorer:
         picture = Picture(
             folder / "swap.png",
             "Swaps",
-            "Right of the gap: the source with one unit taken from the target, all from "
-            f"{'the noise of the source' if inverted else 'one noise'}. A good unit changes one thing.",
-            f"A grid of {num} rows: source, target, both redrawn, and a column for each of {num_units} units swapped.",
+            "Right of the gap: the source with one unit taken from the target"
+            f"{self._from('its own noise' if inverted else 'the same noise')}. A good unit changes one thing.",
+            f"A grid of {num} rows: source, target, their reconstructions, and a column for each of {num_units} units.",
         )
         image_grid(
             np.concatenate([source[:, None], target[:, None], drawn], axis=1),
             picture.path,
             *self._head(picture),
-            columns=["source", "target", "source\nredrawn", "target\nredrawn", *self._columns],
+            columns=["source", "target", "source from\nits units", "target from\nits units", *self._columns],
             gap_after=4,
         )
         return picture
@@ -176,7 +176,7 @@ class Explorer:
         return picture
 
     def attention(self, folder: Path, num: int = 4) -> Picture:
-        """Images, and where each unit is listened to while they are redrawn."""
+        """Images, and the attention maps of each unit while they are drawn."""
         images = self.draw_images(num, 0)
         with Display("watching", num, "images") as display:
             maps = attention(self.model, images, self.sampling, display.update)
@@ -184,9 +184,9 @@ class Explorer:
         picture = Picture(
             folder / "attention.png",
             "Attention",
-            f"How much each of {size} x {size} places listens to a unit, averaged over heads, layers and sampling "
-            f"steps: clear is not at all, the darkest red three times an equal share, 1 / {maps.shape[1]}, or more. A "
-            "unit of one thing is red where that is.",
+            f"How much each of {size} x {size} places attends to a unit, averaged over heads, layers and sampling "
+            f"steps: clear is 0, the darkest red three times an equal share, 1 / {maps.shape[1]}, or more. A unit that "
+            "holds one thing is red where that thing is.",
             f"A grid of {num} rows: an image, and over it in grey a heat map for each of {maps.shape[1]} units.",
         )
         attention_grid(images, maps, picture.path, *self._head(picture), self._columns)
@@ -209,23 +209,28 @@ class Explorer:
         caption = [
             f"Each point is the token of one of {len(points):,} images, {what}, moved a little at random so that those "
             "below can be seen.",
-            "Where a unit holds a factor, each of its colours keeps to a place of its own; those of other factors lie "
-            "mixed."
+            "Where a unit holds a factor, the factor's colours are separate; colours of other factors are mixed."
             if told
             else "",
-            f"Shown are the {len(told)} factors that it tells most of." if len(told) < factors.shape[1] else "",
-            "Below, images, and the same redrawn with one token of the unit for all: what a row has in common and the "
-            "other has not, is what the unit holds.",
+            f"Shown are the {len(told)} factors that it has most information about."
+            if len(told) < factors.shape[1]
+            else "",
+            "Below, images, and the same with one token of the unit for all: the unit holds what is common to a row "
+            "and differs between the two.",
         ]
         picture = Picture(
             folder / f"figure1-unit{unit}.png",
             self.labels[unit].replace("_", " ").replace("\n", ": ").capitalize(),
             " ".join(filter(None, caption)),
             f"The tokens of unit {unit} as points in {len(colourings)} panels, coloured by anchor and by factors; "
-            f"below, {num} images redrawn with two tokens.",
+            f"below, {num} images with two tokens.",
         )
         map_figure(points, colourings, [Row("image", images), *rows], picture.path, *self._head(picture))
         return picture
+
+    def _from(self, noise: str) -> str:
+        """What all pictures are drawn from, for captions; nothing for a model that needs no noise."""
+        return f", all from {noise}" if np.prod(self.model.latent_shape) else ""
 
     def _head(self, picture: Picture) -> tuple[str, str]:
         """What is written above a picture."""
