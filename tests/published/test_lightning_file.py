@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unweave.errors import UserError
-from unweave.models.lightning_file import UNKNOWN, read_state_dict, unpickle
+from unweave.published.lightning_file import UNKNOWN, read_state_dict, unpickle
 
 DTYPES = [
     torch.float64,
