@@ -1,21 +1,20 @@
 """Reads the tensors of a PyTorch Lightning checkpoint without running anything that is in it.
 
 A checkpoint is an uncompressed zip archive: `data.pkl` describes its objects, `data/KEY` holds a storage's numbers. A
-pickle is a program for a small stack machine, and the usual machine imports and calls whatever the program names. The
-machine here never imports and never calls: it keeps numbers, texts, lists, tuples, dicts and descriptions of
-tensors, and puts `UNKNOWN` in the place of all else. Tensors are made afterwards, from what was asked for, their sizes
-checked against the bytes that are there.
+pickle names functions and classes to call. The reader here imports none of them: it describes what the few that make
+tensors would have made, and puts `Unknown` in the place of all others. Tensors are made afterwards, from what was asked
+for, their sizes checked against the bytes that are there. (`torch.load(weights_only=True)` would refuse the whole file
+for one class that it does not know, and a checkpoint names many of the training code.)
 """
 
 import io
 import math
-import pickletools
+import pickle
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,26 +33,10 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-VALUES = frozenset(  # the instructions that push a number or a text of their own
-    code.name
-    for code in pickletools.opcodes
-    if code.arg and not code.stack_before and code.stack_after not in ([], [pickletools.anyobject])
-)
-IGNORED = frozenset({"PROTO", "FRAME", "READONLY_BUFFER"})
 MAX_PICKLE_BYTES = 2**24  # that of a real checkpoint has some 2**20; in memory its objects are many times as large
 
 
-@dataclass(frozen=True)
-class Name:
-    """What the pickle calls `module.name`."""
-
-    module: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Storage:
+class Storage(NamedTuple):
     """The storage `data/key` of the archive, as the pickle describes it."""
 
     key: str
@@ -61,9 +44,8 @@ class Storage:
     numel: int
 
 
-@dataclass(frozen=True)
-class View:
-    """A tensor on a storage, as the pickle describes it; nothing of it has been checked."""
+class View(NamedTuple):
+    """A tensor on a storage, as the pickle describes it; its numbers have not been checked."""
 
     storage: Storage
     offset: int
@@ -71,14 +53,81 @@ class View:
     stride: tuple[Any, ...]
 
 
-class _Unknown:
-    """Stands for any object that this reader does not know."""
+class Unknown:
+    """Stands for a class or function that this reader does not know, and for what it makes. Keeps nothing.
 
-    def __repr__(self) -> str:
-        return "UNKNOWN"
+    It has the methods by which an unpickler makes and fills objects.
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Unknown":
+        return super().__new__(cls)
+
+    def _ignore(self, *_: Any) -> None:
+        pass
+
+    __call__ = append = extend = add = update = _ignore
 
 
-UNKNOWN = _Unknown()
+def _tensor(*arguments: Any) -> View | Unknown:
+    match arguments:
+        case (Storage() as storage, int(offset), tuple(size), tuple(stride), *_):
+            return View(storage, offset, size, stride)
+    return Unknown()
+
+
+def _parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+KNOWN = {
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("collections", "OrderedDict"): lambda *_: {},
+    **{("torch", name): dtype for name, dtype in DTYPES.items()},
+}
+
+
+def _entries(items: list[Any]) -> dict[str, Any]:
+    """Of keys and values in turn, those under texts: the hash of a tuple of tuples can take for ever."""
+    return {key: value for key, value in zip(items[::2], items[1::2], strict=True) if isinstance(key, str)}
+
+
+class _Unpickler(pickle._Unpickler):
+    """The unpickler in Python: some of its instructions are replaced, which the one in C does not allow."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return KNOWN.get((module, name), Unknown)
+
+    def persistent_load(self, pid: Any) -> Storage | Unknown:
+        match pid:
+            case ("storage", torch.dtype() as dtype, str(key), _, int(numel)):
+                return Storage(key, dtype, numel)
+        return Unknown()
+
+    def _dict(self: Any) -> None:
+        entries = _entries(self.pop_mark())
+        self.append(entries)
+
+    def _set_items(self: Any) -> None:
+        entries = _entries(self.pop_mark())
+        self.stack[-1].update(entries)
+
+    def _frozenset(self: Any) -> None:
+        self.pop_mark()
+        self.append(Unknown())
+
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.DICT[0]: _dict,
+        pickle.SETITEM[0]: lambda self: self.stack[-3].update(_entries([self.stack.pop(-2), self.stack.pop()])),
+        pickle.SETITEMS[0]: _set_items,
+        pickle.EMPTY_SET[0]: lambda self: self.append(Unknown()),
+        pickle.FROZENSET[0]: _frozenset,
+        pickle.BUILD[0]: lambda self: self.stack.pop(),  # the state of an object: those here have none
+        # A bytearray would take its memory before its bytes are seen to be there.
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
+    }
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -96,159 +145,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def unpickle(data: bytes) -> Any:
-    """What a pickle describes, with `UNKNOWN` for all that is not plain data or a tensor. Calls and imports nothing.
+    """What a pickle describes, with `Unknown` for all that is not plain data or a tensor. Looks nothing up.
 
     Raises `ValueError` for a malformed pickle.
     """
-    machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(data)):
-            machine.step(opcode.name, argument)
-        return machine.pop()
-    except (IndexError, KeyError):
-        raise ValueError("its pickle takes what was never put") from None
-
-
-class _Machine:
-    """The pickle machine: a stack, the stacks below each open mark, and a memo."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.below: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
-
-    def step(self, name: str, argument: Any) -> None:
-        """Carries out one instruction."""
-        if name in VALUES:
-            self.push(argument)
-        elif name in CONSTANTS:
-            self.push(CONSTANTS[name])
-        elif name not in IGNORED and not self._arranges(name, argument) and not self._collects(name):
-            self._describes(name, argument)
-
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def pop(self) -> Any:
-        return self.stack.pop()
-
-    def pop_mark(self) -> list[Any]:
-        """All that lies above the last mark."""
-        items, self.stack = self.stack, self.below.pop()
-        return items
-
-    def _arranges(self, name: str, argument: Any) -> bool:
-        """Instructions about the stack and the memo; whether this was one."""
-        match name:
-            case "MARK":
-                self.below.append(self.stack)
-                self.stack = []
-            case "POP":
-                if self.stack:
-                    self.pop()
-                else:
-                    self.pop_mark()
-            case "POP_MARK":
-                self.pop_mark()
-            case "DUP":
-                self.push(self.stack[-1])
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self.memo[argument] = self.stack[-1]
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = self.stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                self.push(self.memo[argument])
-            case _:
-                return name == "STOP"
-        return True
-
-    def _collects(self, name: str) -> bool:
-        """Instructions that make and fill lists, tuples and dicts; whether this was one."""
-        match name:
-            case "EMPTY_LIST":
-                self.push([])
-            case "LIST":
-                self.push(self.pop_mark())
-            case "APPEND":
-                self._extend([self.pop()])
-            case "APPENDS":
-                self._extend(self.pop_mark())
-            case "TUPLE":
-                self.push(tuple(self.pop_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                self.push(tuple(reversed([self.pop() for _ in range(int(name[-1]))])))
-            case "EMPTY_DICT":
-                self.push({})
-            case "DICT":
-                items = self.pop_mark()
-                self.push({})
-                self._update(items)
-            case "SETITEM":
-                value, key = self.pop(), self.pop()
-                self._update([key, value])
-            case "SETITEMS":
-                self._update(self.pop_mark())
-            case _:
-                return False
-        return True
-
-    def _extend(self, items: list[Any]) -> None:
-        if isinstance(self.stack[-1], list):
-            self.stack[-1].extend(items)
-
-    def _update(self, items: list[Any]) -> None:
-        """Keys other than texts are left out: the hash of a nested tuple can take for ever."""
-        if isinstance(self.stack[-1], dict):
-            pairs = zip(items[::2], items[1::2], strict=False)
-            self.stack[-1].update((key, value) for key, value in pairs if isinstance(key, str))
-
-    def _describes(self, name: str, argument: Any) -> None:
-        """Instructions that would import, call or restore objects: here they describe a tensor, or are `UNKNOWN`."""
-        match name:
-            case "GLOBAL":
-                self.push(Name(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                attribute, module = self.pop(), self.pop()
-                self.push(Name(module, attribute))
-            case "REDUCE":
-                arguments, function = self.pop(), self.pop()
-                self.push(_described(function, arguments))
-            case "BINPERSID":
-                self.push(_storage(self.pop()))
-            case "BUILD":
-                self.pop()  # the state of the object below, which keeps none
-            case "ADDITEMS":
-                self.pop_mark()
-            case "FROZENSET" | "INST" | "OBJ":
-                self.pop_mark()
-                self.push(UNKNOWN)
-            case "NEWOBJ" | "NEWOBJ_EX":
-                del self.stack[-(2 if name == "NEWOBJ" else 3) :]
-                self.push(UNKNOWN)
-            case _:  # EMPTY_SET, PERSID, EXT1, EXT2, EXT4, NEXT_BUFFER
-                self.push(UNKNOWN)
-
-
-def _described(function: Any, arguments: Any) -> Any:
-    """What `function(*arguments)` would have made, if it is a tensor or an empty ordered dict."""
-    match function, arguments:
-        case (
-            Name("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2"),
-            (Storage() as storage, int(offset), tuple(size), tuple(stride), *_),
-        ):
-            return View(storage, offset, size, stride)
-        case Name("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state"), (View() as view, *_):
-            return view
-        case Name("collections", "OrderedDict"), ():
-            return {}
-    return UNKNOWN
-
-
-def _storage(persistent_id: Any) -> Any:
-    match persistent_id:
-        case ("storage", Name("torch", str(kind)), str(key), _, int(numel)) if kind in DTYPES:
-            return Storage(key, DTYPES[kind], numel)
-    return UNKNOWN
+        return _Unpickler(io.BytesIO(data)).load()
+    except Exception as error:  # noqa: BLE001  # the file decides what goes wrong
+        raise ValueError(f"its pickle is malformed ({type(error).__name__})") from None
 
 
 @contextmanager
