@@ -23,7 +23,7 @@ from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.unet import UNet
 from unweave.published import convert as convert_module
 from unweave.published.convert import convert
-from unweave.published.names import EMA, IGNORED, UNET, published_parts, write_vq
+from unweave.published.names import EMA, IGNORED, UNET, published_parts, write_first_stage
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CONFIG = DiffusionConfig()
@@ -136,7 +136,7 @@ def test_scale_factor(parts, published_state):
 
 def test_the_first_stage_as_a_folder(parts, published_io, tmp_path):
     """diffusers reads it, and a tokenizer fitted from it has the same weights."""
-    write_vq(parts, tmp_path / "vq")
+    write_first_stage(parts, tmp_path / "vq")
     vq = VQModel.from_pretrained(tmp_path / "vq", local_files_only=True, use_safetensors=True).eval()
     assert vq.config.scaling_factor == parts.scale_factor
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_the_first_stage_as_a_folder(parts, published_io, tmp_path):
     assert all(torch.equal(t, parts.vq[name]) for name, t in tokenizer.state_dict().items() if name != "scale")
     assert tokenizer.scale.item() == pytest.approx(1 / published_io["first_stage_latents"].std().item(), rel=1e-4)
     with pytest.raises(UserError, match="cannot write"):
-        write_vq(parts, tmp_path / "vq" / "config.json")
+        write_first_stage(parts, tmp_path / "vq" / "config.json")
 
 
 def test_the_moving_average_is_told_from_the_unet(parts, published_state):

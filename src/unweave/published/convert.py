@@ -6,7 +6,7 @@ from unweave.config import DiffusionConfig
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import save_model
 from unweave.published.lightning_file import read_state_dict
-from unweave.published.names import published_parts, write_vq
+from unweave.published.names import published_parts, write_first_stage
 
 
 def convert(checkpoint: Path, folder: Path) -> None:
@@ -23,4 +23,4 @@ def convert(checkpoint: Path, folder: Path) -> None:
     model.encoder.load_state_dict(parts.encoder)
     model.tokenizer.load_state_dict(parts.vq)
     save_model(model, folder)
-    write_vq(parts, folder / "first_stage")
+    write_first_stage(parts, folder / "first_stage")

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from unweave.config import DiffusionConfig
 from unweave.errors import require
-from unweave.files import explain_os_errors
-from unweave.models.tokenizer import VQ
+from unweave.models.tokenizer import VQ, write_vq
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.layers import Attention
 from unweave.nn.unet import ResBlock, Stage, Transformer, UNet
@@ -107,7 +106,7 @@ def published_parts(state_dict: State) -> PublishedParts:
     )
 
 
-def write_vq(parts: PublishedParts, folder: Path) -> None:
+def write_first_stage(parts: PublishedParts, folder: Path) -> None:
     """Writes the first stage as a diffusers VQModel folder, which `tokenizer.folder` of a new run can name.
 
     Raises `UserError` when the folder cannot be written.
@@ -116,9 +115,7 @@ def write_vq(parts: PublishedParts, folder: Path) -> None:
     tokenizer = VQ(config.tokenizer, config.image_size)
     tokenizer.load_state_dict(parts.vq)
     tokenizer.vq.register_to_config(scaling_factor=parts.scale_factor)
-    with explain_os_errors(folder, "Free space or choose another folder."):
-        folder.mkdir(parents=True, exist_ok=True)  # which save_pretrained does too, but a file in its way it only logs
-        tokenizer.vq.save_pretrained(folder)
+    write_vq(tokenizer.vq, folder)
 
 
 def unet_views(unet: UNet) -> State:
