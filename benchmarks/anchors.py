@@ -20,8 +20,7 @@ from torch.distributions import MultivariateNormal
 
 import record
 from unweave.config import AnchorConfig
-from unweave.nn import mixture
-from unweave.nn.anchors import Anchors
+from unweave.nn.anchors import make_anchors, mixture
 from unweave.nn.encoder import UnitMLPs
 
 NUM_IMAGES, NUM_UNITS, TOKEN_DIM, K_MAX = 17_568, 20, 32, 32
@@ -118,12 +117,12 @@ def seconds_per_step(points: Tensor) -> dict[str, Any]:
     ours = mixture.make_mixture(
         theirs.weights.double()[None], theirs.means.double()[None], theirs.covariances.double()[None], reg_covar=RIDGE
     )
-    held = mixture.HeldPoints(wide[None], torch.ones(1, len(wide), dtype=torch.float64))
+    held = mixture.Points(wide[None], torch.ones(1, len(wide), dtype=torch.float64))
 
     def our_step() -> None:
         nonlocal ours
-        moments, _ = mixture.expect(held, ours, torch.tensor([0]), "full")
-        ours = mixture.maximise(ours, moments, "full", RIDGE)
+        moments, _ = mixture.expect(held, ours)
+        ours = mixture.maximise(ours, moments, RIDGE)
 
     published_s: list[float] = []
     ours_s: list[float] = []
@@ -149,7 +148,7 @@ def main() -> None:
         step = seconds_per_step(scaled[:, 0])
 
         start = time.perf_counter()
-        anchors = Anchors(AnchorConfig(), NUM_UNITS, TOKEN_DIM)
+        anchors = make_anchors(AnchorConfig(), NUM_UNITS, TOKEN_DIM)
         anchors.fit(scalars, units, seed=0)
         ours_s = time.perf_counter() - start
 

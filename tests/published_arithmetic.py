@@ -81,13 +81,12 @@ def published_pull(tokens, anchors, mended=frozenset()):
     """A batch of tokens (B, N, D) as training alters it, by fitted `Anchors` of mode `published`."""
     low, high = tokens.detach().amin((0, 2)), tokens.detach().amax((0, 2))  # (N,)
     if 4 in mended:
-        high = anchors.centre[:, 0].float()
-        low = high - anchors.scale.float()
+        low, high = anchors.low.float(), anchors.high.float()
     goals = []
     for unit, x in enumerate(normalised(tokens.detach(), low, high).unbind(1)):
         alive = anchors.weights[unit] > 0
-        means, factors = anchors.means[unit, alive], anchors.factors[unit, alive]
-        gaussians = MultivariateNormal(means, precision_matrix=factors @ factors.mT)
+        means, root = anchors.means[unit, alive], anchors.precision_chol[unit, alive]
+        gaussians = MultivariateNormal(means, precision_matrix=root @ root.mT)
         logs = gaussians.log_prob(x.double().unsqueeze(1)) + anchors.weights[unit, alive].log()  # (B, K)
         goal = means[logs.argmax(1)].float()
         goal = goal + 1 if 3 in mended else goal

@@ -291,10 +291,10 @@ class NoiseConfig(Options, group="noise"):
 
 @dataclass(frozen=True)
 class AnchorConfig(Options, group="anchors"):
-    """Dynamic Gaussian anchors (method section 5; `corrected` is 5.6 as corrected by 5.6a)."""
+    """Dynamic Gaussian anchoring (Jun et al. 2025, section 3.2; docs/fidelity.md says what `corrected` corrects)."""
 
     mode: Literal["off", "published", "corrected"] = "corrected"
-    """`off`; `published`: the published arithmetic, whose pull is 0 on ReLU tokens; `corrected`: the corrected one."""
+    """`off`; `published`: the published arithmetic, whose pull is 0 on ReLU tokens; `corrected`: a pull that acts."""
     space: Literal["scalar", "token"] = "scalar"
     """What the Gaussians live in (corrected): each unit's scalar, or its token in its principal directions.
     How many there are is decided on the scalar."""
@@ -305,8 +305,6 @@ class AnchorConfig(Options, group="anchors"):
     """Strength of the pull at the anchor itself, 0 to 1."""
     k_max: Count = 32
     """Most Gaussians a unit may have."""
-    covariance: Literal["full", "diag", "hddc"] = "full"
-    """Covariance of the Gaussians; `hddc` keeps a few directions per Gaussian (Bouveyron et al. 2007)."""
     criterion: Literal["bic", "icl"] = "icl"
     """Splits and merges are kept when this improves: `icl`, BIC less the entropy of the assignment, asks for clusters;
     `bic` alone also describes shapes, and gives a uniform scalar dozens of Gaussians."""

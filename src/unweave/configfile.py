@@ -23,6 +23,8 @@ RENAMED_VALUES = {
     ("AnchorConfig", "mode"): {"official": "published", "principled": "corrected"},
 }
 """By class and option, the same for values."""
+REMOVED = {"AnchorConfig": {"covariance": "full"}}
+"""By class, options that earlier versions saved, with the one value whose behaviour is left."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -52,16 +54,22 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T
         name, values = values.get("kind", "diffusion"), {key: values[key] for key in values if key != "kind"}
         require(name in MODELS, f"{where}.kind is {name!r}: this version knows {list(MODELS)}")
         kind = typing.cast(type[T], MODELS[name].options)
-    values = _with_new_names(kind.__name__, values)
+    values = _with_new_names(kind.__name__, values, where)
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     require(not unknown, f"{where} has unknown options {unknown}: known are {sorted(hints)}")
     return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
-def _with_new_names(kind: str, values: dict[str, Any]) -> dict[str, Any]:
+def _with_new_names(kind: str, values: dict[str, Any], where: str) -> dict[str, Any]:
     names = RENAMED.get(kind, {})
     values = {names.get(name, name): value for name, value in values.items()}
+    for name, left in REMOVED.get(kind, {}).items():
+        value = values.pop(name, left)
+        require(
+            value == left,
+            f"{where}.{name} is {value!r}: this version has only {left!r}; use an earlier one, or train anew",
+        )
     for (owner, name), renamed in RENAMED_VALUES.items():
         if owner == kind and isinstance(values.get(name), str):
             values[name] = renamed.get(values[name], values[name])

@@ -107,7 +107,7 @@ def anchor_means(model: UnitModel, unit: int) -> np.ndarray:
 def anchor_draws(model: UnitModel, unit: int, anchor: int, num: int, spread: float = 1.0, seed: int = 0) -> np.ndarray:
     """Tokens (num, D) of a unit drawn from the Gaussian of one of its anchors, made `spread` times as wide."""
     generator = torch.Generator().manual_seed(seed)
-    with eval_mode(model):
+    with torch.no_grad(), eval_mode(model):
         return model.anchors.draw(unit, anchor, model.tokens_of, num, spread, generator).cpu().numpy()
 
 

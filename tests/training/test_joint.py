@@ -46,7 +46,7 @@ def test_the_loss_is_what_its_parts_say(loss, weighting):
     total = model(images).total
     torch.manual_seed(1)
     scalars, latents = model.encoder.scalars(images), model.tokenizer.encode(images)
-    aligned = model.anchors.pull(scalars, model.encoder.tokens(scalars), model.encoder.tokens).tokens
+    aligned = model.anchors.align(scalars, model.encoder.tokens(scalars), model.encoder.tokens).tokens
     assert (aligned - model.encoder.tokens(scalars)).abs().max() > 0.01
     times = torch.randint(0, model.schedule.num_steps, (len(images),))
     noise = torch.randn_like(latents)

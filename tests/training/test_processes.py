@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 from unweave.config import AnchorConfig
-from unweave.nn.anchors import Anchors
+from unweave.nn.anchors import make_anchors
 from unweave.nn.encoder import UnitMLPs
 
 NUM_UNITS, TOKEN_DIM = 3, 4
@@ -29,7 +29,7 @@ def fit_share(rank, num_processes, folder, space):
         return summed
 
     scalars, tokens = problem()
-    anchors = Anchors(AnchorConfig(space=space), NUM_UNITS, TOKEN_DIM)
+    anchors = make_anchors(AnchorConfig(space=space), NUM_UNITS, TOKEN_DIM)
     with torch.no_grad():
         anchors.fit(scalars[rank::num_processes], tokens, seed=0, reduce=reduce)
     torch.save(anchors.state_dict(), folder / f"{rank}.pt")
@@ -41,7 +41,7 @@ def test_all_processes_hold_the_anchors_of_one(space, tmp_path):
     torch.multiprocessing.spawn(fit_share, (2, tmp_path, space), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     scalars, tokens = problem()
-    alone = Anchors(AnchorConfig(space=space), NUM_UNITS, TOKEN_DIM)
+    alone = make_anchors(AnchorConfig(space=space), NUM_UNITS, TOKEN_DIM)
     with torch.no_grad():
         alone.fit(scalars, tokens, seed=0)
     assert alone.num_alive.tolist() == [1, 2, 4]

@@ -67,7 +67,7 @@ class UnitModel(nn.Module, ABC):
     def __init__(self, num_units: int, token_dim: int = 1, anchors: Anchors | None = None) -> None:
         super().__init__()
         self.num_units, self.token_dim = num_units, token_dim
-        self.anchors = anchors or Anchors(AnchorConfig(mode="off", k_max=1), num_units, token_dim)
+        self.anchors = anchors or Anchors(AnchorConfig(mode="off"), num_units, token_dim)
         self.trained_on: DataConfig | None = None
         self.history: dict[str, Any] = {}
         self.unit_names: dict[int, str] = {}
@@ -123,8 +123,8 @@ class UnitModel(nn.Module, ABC):
             for start in range(0, len(images), batch_size):
                 scalars = self.units_of(normalise(torch.as_tensor(images[start : start + batch_size]).to(self.device)))
                 tokens = self.tokens_of(scalars)
-                pulled = self.anchors.pull(scalars, tokens, self.tokens_of)
-                batches.append(tuple(part.cpu() for part in (scalars, tokens, pulled.tokens, pulled.gaussian)))
+                aligned = self.anchors.align(scalars, tokens, self.tokens_of)
+                batches.append(tuple(part.cpu() for part in (scalars, tokens, aligned.tokens, aligned.gaussian)))
                 if progress:
                     progress(min(start + batch_size, len(images)))
         return Codes(*(torch.cat(parts).numpy() for parts in zip(*batches)))
@@ -145,7 +145,7 @@ class UnitModel(nn.Module, ABC):
         """The aligned tokens (n, N, D) of scalars (n, N): what `decode` takes."""
         values = torch.as_tensor(scalars, dtype=torch.float32).to(self.device)
         with eval_mode(self):
-            return self.anchors.pull(values, self.tokens_of(values), self.tokens_of).tokens.cpu().numpy()
+            return self.anchors.align(values, self.tokens_of(values), self.tokens_of).tokens.cpu().numpy()
 
     @torch.no_grad()
     def decode(

@@ -19,7 +19,7 @@ from unweave.errors import require
 from unweave.models.base import Losses, Progress, UnitModel, eval_mode
 from unweave.models.images import check_images, normalise
 from unweave.models.tokenizer import make_tokenizer
-from unweave.nn.anchors import Anchors
+from unweave.nn.anchors import make_anchors
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.layers import Attention
 from unweave.nn.noise import Schedule
@@ -35,7 +35,8 @@ class DiffusionModel(UnitModel):
 
     def __init__(self, config: DiffusionConfig) -> None:
         units = config.encoder
-        super().__init__(units.num_units, units.token_dim, Anchors(config.anchors, units.num_units, units.token_dim))
+        anchors = make_anchors(config.anchors, units.num_units, units.token_dim)
+        super().__init__(units.num_units, units.token_dim, anchors)
         self.config = config
         self.latent_shape = (config.tokenizer.channels, config.latent_size, config.latent_size)
         self.fit_every_images = config.anchors.fit_every_images
@@ -52,18 +53,18 @@ class DiffusionModel(UnitModel):
         come from torch's global generator. `encoded` are the images' latents where they are known, see `latents`."""
         latents = self.tokenizer.encode(images) if encoded is None else encoded.float() * self.tokenizer.scale
         scalars, divergence = self.encoder.drawn_scalars(images)  # (B, N), (B,)
-        pulled = self.anchors.pull(scalars, self.encoder.tokens(scalars), self.encoder.tokens)  # tokens (B, N, D)
+        aligned = self.anchors.align(scalars, self.encoder.tokens(scalars), self.encoder.tokens)  # tokens (B, N, D)
 
         times = self.schedule.draw_times(len(images), images.device)
         noise = torch.randn_like(latents)
         noisy = self.schedule.add_noise(latents, noise, times)
-        prediction = self.denoiser(noisy, times, pulled.tokens)
+        prediction = self.denoiser(noisy, times, aligned.tokens)
         target = self.schedule.target(latents, noise, times)
 
         power = 1 if self.config.loss == "l1" else 2
         error = (prediction - target).abs() if power == 1 else (prediction - target).square()
         loss = (self.schedule.loss_weight(times, power) * error).mean()
-        parts = {"loss": loss, "lambda": pulled.weight.mean(), "pull_distance": pulled.distance.mean()}
+        parts = {"loss": loss, "lambda": aligned.weight.mean(), "pull_distance": aligned.distance.mean()}
         if self.config.encoder.beta:
             parts["kl"] = divergence.mean()
             loss = loss + self.config.encoder.beta_at(progress) * divergence.mean() / latents[0].numel()

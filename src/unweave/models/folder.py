@@ -164,13 +164,11 @@ def _load_weights(model: UnitModel, path: Path) -> None:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}): copy the model folder again") from None
-    ours = set(model.state_dict())
-    missing, foreign = sorted(ours - set(tensors)), sorted(set(tensors) - ours)
+    try:
+        missing, foreign = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit its {CONFIG}: {str(error).splitlines()[-1].strip()}") from None
     require(
         not missing and not foreign,
         f"{path} does not fit its {CONFIG}: missing {missing[:3]}, unknown {foreign[:3]}",
     )
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit its {CONFIG}: {str(error).splitlines()[-1].strip()}") from None

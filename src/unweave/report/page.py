@@ -115,7 +115,7 @@ def _column(name: str, explorer: Explorer, records: Mapping[str, list[dict[str, 
     }
     if model.attention_layers():
         pictures["attention"] = explorer.attention(folder)
-    if model.anchors.fitted and model.anchors.config.mode != "off":
+    if model.anchors.num_alive.any():
         pictures["anchors"] = explorer.anchors(folder)
     if records[name]:
         others = [record for other, record in records.items() if other != name and record]

@@ -139,20 +139,20 @@ class UnitStage(Stage[UnitModel]):
     @torch.no_grad()
     def fit(self, images: int) -> None:
         """Fits the anchors to the units of (a seeded subset of) the training images, the same in every process."""
-        config, fabric = self.model.anchors.config, self.run.fabric
-        if config.mode == "off":
+        anchors, fabric = self.model.anchors, self.run.fabric
+        if not anchors.max_points:
             return
         seed = mix_seed(self.config.train.seed, images)
         rows = self.run.rows
-        if len(rows) > config.max_points:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, config.max_points, replace=False))
+        if len(rows) > anchors.max_points:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, anchors.max_points, replace=False))
         mine = rows[fabric.global_rank :: fabric.world_size]
         with eval_mode(self.model):
             parts = [
                 self.model.units_of(normalise(torch.from_numpy(self.run.dataset.images(chunk)).to(fabric.device)))
                 for chunk in np.array_split(mine, max(1, len(mine) // 512))
             ]
-            self.model.anchors.fit(torch.cat(parts), self.model.tokens_of, seed=seed, reduce=sum_over_processes(fabric))
+            anchors.fit(torch.cat(parts), self.model.tokens_of, seed=seed, reduce=sum_over_processes(fabric))
 
     def measure(self) -> dict[str, Any]:
         return {"held_out_loss": self.held_out_loss(), "anchors_alive": self.model.anchors.num_alive.tolist()}

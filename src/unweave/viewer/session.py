@@ -147,13 +147,13 @@ class Session:
         places = ((scalars[0] - self.low) / np.maximum(self.high - self.low, 1e-12)).clip(0, 1)
         typical = self.typical.shares(scalars)[0]
         device = self.model.device
-        shares = self.model.anchors.shares(
+        probable = self.model.anchors.responsibilities(
             torch.from_numpy(scalars).to(device), torch.from_numpy(seen.codes.tokens).to(device)
         )[0].cpu()  # (N, K)
         found = []
         for unit, label in enumerate(self.labels):
-            order = shares[unit].argsort(descending=True, stable=True)[: min(MOST_SHOWN, len(self.anchors_of(unit)))]
-            nearest = [(int(anchor), float(shares[unit, anchor])) for anchor in order]
+            order = probable[unit].argsort(descending=True, stable=True)[: min(MOST_SHOWN, len(self.anchors_of(unit)))]
+            nearest = [(int(anchor), float(probable[unit, anchor])) for anchor in order]
             odd = bool(typical[unit] < ODD / self.num_units)
             found.append(
                 Reading(label, float(scalars[0, unit]), float(places[unit]), nearest, float(typical[unit]), odd)

@@ -6,9 +6,9 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from unweave.errors import UserError
-from unweave.nn import mixture
+from unweave.nn.anchors import mixture
+from unweave.nn.anchors.mixture import Points, make_mixture
 from unweave.nn.encoder import UnitMLPs
-from unweave.nn.mixture import HeldPoints, make_mixture
 
 NUM_UNITS, RIDGE = 3, 1e-4
 
@@ -37,29 +37,27 @@ def start_of(values, num):
 
 
 @pytest.mark.parametrize(("dim", "num"), [(1, 4), (32, 8), (16, 12)])
-@pytest.mark.parametrize("covariance", ["full", "diag"])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_every_step_equals_scikit_learn(dim, num, covariance, steps):
+def test_every_step_equals_scikit_learn(dim, num, steps):
     values = points_of(dim)
     weights, means, scatter = start_of(values, num)
-    start = make_mixture(weights, means, scatter, covariance, RIDGE)
-    held = HeldPoints(values, torch.ones(values.shape[:2], dtype=torch.float64))
-    ours = mixture.fit(held, start, covariance, RIDGE, max_steps=steps, tol=-1.0)
+    start = make_mixture(weights, means, scatter, RIDGE)
+    held = Points(values, torch.ones(values.shape[:2], dtype=torch.float64))
+    ours = mixture.fit(held, start, RIDGE, max_steps=steps, tol=-1.0)
     for unit in range(NUM_UNITS):
         precision = torch.linalg.inv(start.covariances[unit]).numpy()
         reference = GaussianMixture(
             num,
-            covariance_type=covariance,
+            covariance_type="full",
             weights_init=weights[unit].numpy(),
             means_init=means[unit].numpy(),
-            precisions_init=precision if covariance == "full" else np.diagonal(precision, axis1=1, axis2=2),
+            precisions_init=precision,
             reg_covar=RIDGE,
             max_iter=steps,
             tol=0,
         ).fit(values[unit].numpy())
         theirs = reference.covariances_
-        theirs = theirs if covariance == "full" else np.stack([np.diag(row) for row in theirs])
         assert np.abs(ours.mixture.weights[unit].numpy() - reference.weights_).max() < 1e-8
         assert np.abs(ours.mixture.means[unit].numpy() - reference.means_).max() < 1e-8
         assert np.abs(ours.mixture.covariances[unit].numpy() - theirs).max() < 1e-8
@@ -67,60 +65,38 @@ def test_every_step_equals_scikit_learn(dim, num, covariance, steps):
 
 def test_log_likelihood_is_scikit_learns_and_never_falls():
     values = points_of(16)
-    held = HeldPoints(values, torch.ones(values.shape[:2], dtype=torch.float64))
-    found = make_mixture(*start_of(values, 8), "full", RIDGE)
+    held = Points(values, torch.ones(values.shape[:2], dtype=torch.float64))
+    found = make_mixture(*start_of(values, 8), RIDGE)
     before = torch.full((NUM_UNITS,), -torch.inf, dtype=torch.float64)
     for _ in range(12):
-        fit = mixture.fit(held, found, "full", RIDGE, max_steps=1, tol=-1.0)
+        fit = mixture.fit(held, found, RIDGE, max_steps=1, tol=-1.0)
         assert (fit.log_likelihood >= before - 1e-3 * before.abs()).all()  # the ridge is no part of the likelihood
         assert torch.allclose(fit.mixture.weights.sum(1), torch.ones(NUM_UNITS, dtype=torch.float64), atol=1e-12)
         found, before = fit.mixture, fit.log_likelihood
 
 
-def test_weighted_points_equal_repeated_ones_and_shards_equal_the_whole():
+def test_weighted_points_equal_repeated_ones():
     values = points_of(1, 200)
     counts = torch.randint(1, 4, values.shape[:2], generator=torch.Generator().manual_seed(0))
-    start = make_mixture(*start_of(values, 3), "full", RIDGE)
-    weighted = mixture.fit(HeldPoints(values, counts.double()), start, "full", RIDGE, 10, -1.0)
+    start = make_mixture(*start_of(values, 3), RIDGE)
+    weighted = mixture.fit(Points(values, counts.double()), start, RIDGE, 10, -1.0)
     for unit in range(NUM_UNITS):
         repeated = values[unit : unit + 1].repeat_interleave(counts[unit], dim=1)
-        alone = HeldPoints(repeated, torch.ones(repeated.shape[:2], dtype=torch.float64))
-        one = mixture.fit(alone, start.take(torch.tensor([unit])), "full", RIDGE, 10, -1.0)
+        alone = Points(repeated, torch.ones(repeated.shape[:2], dtype=torch.float64))
+        one = mixture.fit(alone, start.take(torch.tensor([unit])), RIDGE, 10, -1.0)
         assert torch.allclose(weighted.mixture.means[unit], one.mixture.means[0], atol=1e-10)
         assert torch.allclose(weighted.log_likelihood[unit], one.log_likelihood[0], atol=1e-8)
 
 
-@pytest.mark.parametrize("covariance", ["full", "diag", "hddc"])
-def test_density_integrates_what_its_covariance_says(covariance):
+def test_density_integrates_what_its_covariance_says():
     """The log-density of the fitted mixture is that of torch's own Gaussians with the same moments."""
     values = points_of(16)
-    held = HeldPoints(values, torch.ones(values.shape[:2], dtype=torch.float64))
-    fit = mixture.fit(held, make_mixture(*start_of(values, 4), covariance, 1e-3), covariance, 1e-3, 5, -1.0)
+    held = Points(values, torch.ones(values.shape[:2], dtype=torch.float64))
+    fit = mixture.fit(held, make_mixture(*start_of(values, 4), 1e-3), 1e-3, 5, -1.0)
     for unit in range(NUM_UNITS):
         parts = torch.distributions.MultivariateNormal(fit.mixture.means[unit], fit.mixture.covariances[unit])
         joint = parts.log_prob(values[unit].unsqueeze(1)) + fit.mixture.weights[unit].log()
         assert torch.allclose(joint.logsumexp(1).sum(), fit.log_likelihood[unit], rtol=1e-8)
-
-
-def test_hddc_keeps_the_large_directions_and_levels_the_rest():
-    generator = torch.Generator().manual_seed(0)
-    spread = torch.tensor([3.0, 2.0, 0.01, 0.01, 0.01, 0.01], dtype=torch.float64)
-    values = (torch.randn(1, 4000, 6, generator=generator, dtype=torch.float64) * spread) @ torch.linalg.qr(
-        torch.randn(6, 6, generator=generator, dtype=torch.float64)
-    ).Q
-    found = make_mixture(
-        torch.ones(1, 1, dtype=torch.float64),
-        values.mean(1, keepdim=True),
-        torch.cov(values[0].T)[None, None],
-        "hddc",
-        1e-12,
-    )
-    assert found.dims.tolist() == [[2]]
-    variances = torch.linalg.eigvalsh(found.covariances[0, 0]).flip(0)
-    assert torch.allclose(variances[:2].sqrt(), spread[:2], rtol=0.05)
-    assert torch.allclose(variances[2:], variances[2:].mean(), rtol=1e-6)
-    # K p + K - 1 + d (p - (d + 1) / 2) + d + 2 K with K = 1, p = 6, d = 2
-    assert mixture.num_parameters(found, "hddc").item() == 6 + 0 + 2 * (6 - 1.5) + 2 + 2
 
 
 def test_ridge_that_is_too_small_is_named():

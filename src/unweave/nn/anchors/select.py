@@ -1,4 +1,4 @@
-"""How many Gaussians a unit needs: split, merge and prune by one criterion (method section 5.6 as corrected by 5.6a).
+"""How many Gaussians a unit needs: split, merge and prune by one criterion.
 
 U units, K Gaussians, D dimensions. All units go together; one that has settled is left alone.
 """
@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unweave.nn import mixture
-from unweave.nn.mixture import Covariance, HeldPoints, Mixture
+from unweave.nn.anchors import mixture
+from unweave.nn.anchors.mixture import Mixture, Points
 
 Criterion = Literal["bic", "icl"]
 
@@ -18,16 +18,14 @@ FINAL_STEPS = 300
 MOST_IN_VAIN = 8  # splits of a unit that improve nothing, one after the other, before it counts as settled
 
 
-def grow(
-    points: HeldPoints, covariance: Covariance, criterion: Criterion, k_max: int, min_size: float, reg_covar: float
-) -> Mixture:
+def grow(points: Points, criterion: Criterion, k_max: int, min_size: float, reg_covar: float) -> Mixture:
     """Mixtures of 1 to `k_max` Gaussians (U, k_max, ...): grown from one, what improves the criterion is kept.
 
     Splits are tried at the Gaussian that spreads most, several in a row; merges at the closest pair; Gaussians with
     fewer than `min_size` points are dropped. Deterministic.
     """
-    fitted = mixture.fit(points, single(points, covariance, reg_covar, k_max), covariance, reg_covar).mixture
-    search = _Search(points, covariance, criterion, reg_covar)
+    fitted = mixture.fit(points, single(points, reg_covar, k_max), reg_covar).mixture
+    search = _Search(points, criterion, reg_covar)
     fitted = search.split_all(fitted, k_max)
     fitted = search.merge_all(fitted)
     counts = fitted.weights * points.weights.sum(1, keepdim=True)
@@ -35,48 +33,47 @@ def grow(
     weights = torch.where(keep, fitted.weights, 0)
     weights = weights / weights.sum(1, keepdim=True)
     fitted = _in_order(fitted._replace(weights=weights))
-    return mixture.fit(points, fitted, covariance, reg_covar, FINAL_STEPS, 1e-8).mixture
+    return mixture.fit(points, fitted, reg_covar, FINAL_STEPS, 1e-8).mixture
 
 
-def regroup(points: HeldPoints, members: Tensor, covariance: Covariance, reg_covar: float) -> Mixture:
+def regroup(points: Points, members: Tensor, reg_covar: float) -> Mixture:
     """As many Gaussians as there are groups, started from the moments of the groups, `members` (U, n, K) of 0 and 1."""
     part = members * points.weights.unsqueeze(2)
     counts = part.sum(1)  # (U, K)
     means = (part.mT @ points.values) / counts.clamp_min(1e-12).unsqueeze(2)
     centred = points.values.unsqueeze(1) - means.unsqueeze(2)  # (U, K, n, D)
     scatter = torch.einsum("unk,uknd,ukne->ukde", part, centred, centred) / counts.clamp_min(1e-12)[..., None, None]
-    start = mixture.make_mixture(counts / counts.sum(1, keepdim=True), means, scatter, covariance, reg_covar)
-    return mixture.fit(points, start, covariance, reg_covar, FINAL_STEPS).mixture
+    start = mixture.make_mixture(counts / counts.sum(1, keepdim=True), means, scatter, reg_covar)
+    return mixture.fit(points, start, reg_covar, FINAL_STEPS).mixture
 
 
-def single(points: HeldPoints, covariance: Covariance, reg_covar: float, k_max: int) -> Mixture:
+def single(points: Points, reg_covar: float, k_max: int) -> Mixture:
     """One Gaussian with the mean and the covariance of the points, and room for `k_max`."""
     share = (points.weights / points.weights.sum(1, keepdim=True)).unsqueeze(2)  # (U, n, 1)
     mean = (share * points.values).sum(1, keepdim=True)  # (U, 1, D)
     centred = points.values - mean
     scatter = (share * centred).mT @ centred
     one = torch.ones(len(mean), 1, dtype=torch.float64)
-    return mixture.make_mixture(one, mean, scatter.unsqueeze(1), covariance, reg_covar).widen(k_max)
+    return mixture.make_mixture(one, mean, scatter.unsqueeze(1), reg_covar).widen(k_max)
 
 
 class _Search:
     """Trials of other numbers of Gaussians, for all units that have not settled at once."""
 
-    def __init__(self, points: HeldPoints, covariance: Covariance, criterion: Criterion, reg_covar: float):
+    def __init__(self, points: Points, criterion: Criterion, reg_covar: float):
         self.points = points
-        self.covariance: Covariance = covariance
         self.criterion: Criterion = criterion
         self.reg_covar = reg_covar
 
-    def score(self, points: HeldPoints, fitted: Mixture, log_likelihood: Tensor) -> Tensor:
+    def score(self, points: Points, fitted: Mixture, log_likelihood: Tensor) -> Tensor:
         """(U,): log-likelihood less half the free parameters times log n (Schwarz 1978); `icl` also less the entropy
         of the assignment (Biernacki et al. 2000)."""
         num = points.weights.sum(1)
-        score = log_likelihood - 0.5 * mixture.num_parameters(fitted, self.covariance) * num.log()
-        return score - mixture.entropy(points, fitted, self.covariance) if self.criterion == "icl" else score
+        score = log_likelihood - 0.5 * mixture.num_parameters(fitted) * num.log()
+        return score - mixture.entropy(points, fitted) if self.criterion == "icl" else score
 
-    def scored(self, points: HeldPoints, start: Mixture, steps: int = TRIAL_STEPS) -> tuple[Mixture, Tensor]:
-        fit = mixture.fit(points, start, self.covariance, self.reg_covar, steps)
+    def scored(self, points: Points, start: Mixture, steps: int = TRIAL_STEPS) -> tuple[Mixture, Tensor]:
+        fit = mixture.fit(points, start, self.reg_covar, steps)
         return fit.mixture, self.score(points, fit.mixture, fit.log_likelihood)
 
     def split_all(self, fitted: Mixture, k_max: int) -> Mixture:
@@ -93,7 +90,7 @@ class _Search:
                 return best
             spread = path.weights * torch.linalg.eigvalsh(path.covariances)[..., -1]
             chosen = torch.where(path.weights > 0, spread, -1).argmax(1)[units]
-            points = HeldPoints(self.points.values[units], self.points.weights[units])
+            points = self.points.take(units)
             room = min(k_max, int(path.num_alive[units].max()) + 1)
             trial, score = self.scored(points, _split(path.take(units).widen(room), chosen))
             trial = trial.widen(k_max)
@@ -110,8 +107,8 @@ class _Search:
         fitted, best = self.scored(self.points, fitted)
         units = (fitted.num_alive > 1).nonzero().squeeze(1)
         while len(units):
-            points = HeldPoints(self.points.values[units], self.points.weights[units])
-            trial, score = self.scored(points, _merge(fitted.take(units), self.covariance, self.reg_covar))
+            points = self.points.take(units)
+            trial, score = self.scored(points, _merge(fitted.take(units), self.reg_covar))
             better = score > best[units]
             won = units[better]
             fitted = fitted.put(won, trial.take(better.nonzero().squeeze(1)))
@@ -127,7 +124,7 @@ def _split(start: Mixture, chosen: Tensor) -> Mixture:
     step = vectors[..., -1] * values[:, -1:].sqrt()  # (U, D)
     free = start.num_alive  # the first unused one, since those in use come first
     weights, means = start.weights.clone(), start.means.clone()
-    parts = [part.clone() for part in (start.covariances, start.factors, start.log_det, start.dims)]
+    parts = [part.clone() for part in (start.covariances, start.precision_chol, start.log_det)]
     for part in parts:
         part[rows, free] = part[rows, chosen]
     weights[rows, free] = weights[rows, chosen] = start.weights[rows, chosen] / 2
@@ -136,7 +133,7 @@ def _split(start: Mixture, chosen: Tensor) -> Mixture:
     return Mixture(weights, means, *parts)
 
 
-def _merge(start: Mixture, covariance: Covariance, reg_covar: float) -> Mixture:
+def _merge(start: Mixture, reg_covar: float) -> Mixture:
     """One Gaussian with their joint moments in the place of each unit's closest pair: the one whose merger loses
     least by Runnalls' (2007) bound."""
     merged_weight, mean, scatter = _pair_moments(start)
@@ -151,7 +148,7 @@ def _merge(start: Mixture, covariance: Covariance, reg_covar: float) -> Mixture:
     means[rows, first] = mean[rows, first, second]
     scatters[rows, first] = scatter[rows, first, second]
     weights[rows, second] = 0
-    return _in_order(mixture.make_mixture(weights, means, scatters, covariance, reg_covar))
+    return _in_order(mixture.make_mixture(weights, means, scatters, reg_covar))
 
 
 def _pair_moments(start: Mixture) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,9 @@
-"""The published fit of a unit's Gaussians, under a seed (method sections 5.2 and 5.3).
+"""The published fit of a unit's Gaussians, under a seed (docs/fidelity.md, points 6 to 15).
 
 It repeats the arithmetic: tokens min-max scaled the odd way, eight random points as first means, thirty EM steps
 whatever they achieve, splits by dispersion or by the toss of a coin, with the budget counted and the list gone through
 as published. It leaves out the races between threads, swallowed exceptions, clusters of NaN and more Gaussians than
-`k_max` (section 6, points 11, 13, 14 and 15).
+`k_max` (points 11, 13, 14 and 15).
 
 n images, N units, D token width, K Gaussians.
 """
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unweave.nn import mixture
-from unweave.nn.mixture import HeldPoints, Mixture
+from unweave.nn.anchors import mixture
+from unweave.nn.anchors.mixture import Mixture, Points
 
 BATCH = 512  # images that the published code encodes at once, and alters together
 NUM_START = 8
@@ -28,7 +28,7 @@ MIN_COUNT = 10.0
 ROWS_AT_ONCE = 4096  # whitened, each takes K times its memory
 
 
-class Found(NamedTuple):
+class PublishedFit(NamedTuple):
     """Mixtures in the normalised space, and the extremes (N,) of the tokens that normalised it."""
 
     mixture: Mixture
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 def normalise(tokens: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """(x - max) / (max - min + 1e-6) per unit: tokens (n, N, D) to [-1, 0] (section 5.2)."""
+    """(x - max) / (max - min + 1e-6) per unit: tokens (n, N, D) to [-1, 0]."""
     return (tokens - high[:, None]) / (high - low + MARGIN)[:, None]
 
 
@@ -46,7 +46,7 @@ def denormalise(scaled: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return scaled * (high - low + MARGIN)[:, None] + high[:, None]
 
 
-def fit(tokens: Tensor, k_max: int, seed: int) -> Found:
+def fit(tokens: Tensor, k_max: int, seed: int) -> PublishedFit:
     """Fits each unit of tokens (n, N, D) on its own, with its own random stream."""
     tokens = tokens.double().cpu()
     low, high = tokens.amin((0, 2)), tokens.amax((0, 2))
@@ -55,15 +55,15 @@ def fit(tokens: Tensor, k_max: int, seed: int) -> Found:
     for unit in range(tokens.shape[1]):
         generator = torch.Generator().manual_seed(seed * 1_000_003 % 2**62 + unit)
         fitted.append(_fit_unit(scaled[:, unit], k_max, generator).widen(k_max))
-    return Found(Mixture(*(torch.cat(parts) for parts in zip(*fitted))), low, high)
+    return PublishedFit(Mixture(*(torch.cat(parts) for parts in zip(*fitted))), low, high)
 
 
 def _fit_unit(x: Tensor, k_max: int, generator: torch.Generator) -> Mixture:
     """x (n, D) -> a mixture (1, K, ...)."""
-    points = HeldPoints(x.unsqueeze(0), torch.ones(1, len(x), dtype=torch.float64))
+    points = Points(x.unsqueeze(0), torch.ones(1, len(x), dtype=torch.float64))
     fitted = _em(points, _start(x, min(NUM_START, k_max, len(x)), generator))
     fitted = _split(points, fitted, k_max, generator)
-    counts = _answers(points, fitted).sum(0)
+    counts = _responsibilities(points, fitted).sum(0)
     keep = (counts >= MIN_COUNT) | (counts == counts.max())
     fitted = Mixture(*(part[:, keep] for part in fitted))
     return _em(points, fitted._replace(weights=fitted.weights / fitted.weights.sum()))
@@ -77,26 +77,26 @@ def _start(x: Tensor, num: int, generator: torch.Generator) -> Mixture:
     return mixture.make_mixture(weights, x[chosen].unsqueeze(0), identity, reg_covar=RIDGE)
 
 
-def _em(points: HeldPoints, start: Mixture) -> Mixture:
-    return mixture.fit(points, start, "full", RIDGE, NUM_STEPS, tol=-1.0).mixture
+def _em(points: Points, start: Mixture) -> Mixture:
+    return mixture.fit(points, start, RIDGE, NUM_STEPS, tol=-1.0).mixture
 
 
-def _answers(points: HeldPoints, fitted: Mixture) -> Tensor:
-    """(n, K): how far each Gaussian answers for each point."""
-    offsets = (fitted.means[0].unsqueeze(1) @ fitted.factors[0]).squeeze(1)  # (K, D)
+def _responsibilities(points: Points, fitted: Mixture) -> Tensor:
+    """(n, K): how far each Gaussian is responsible for each point."""
+    offsets = (fitted.means[0].unsqueeze(1) @ fitted.precision_chol[0]).squeeze(1)  # (K, D)
     found = []
     for x in points.values[0].split(ROWS_AT_ONCE):
-        whitened = torch.einsum("nd,kde->nke", x, fitted.factors[0]) - offsets
+        whitened = torch.einsum("nd,kde->nke", x, fitted.precision_chol[0]) - offsets
         found.append((fitted.weights[0].log() + fitted.log_det[0] - 0.5 * whitened.square().sum(-1)).softmax(1))
     return torch.cat(found)
 
 
-def _split(points: HeldPoints, fitted: Mixture, k_max: int, generator: torch.Generator) -> Mixture:
+def _split(points: Points, fitted: Mixture, k_max: int, generator: torch.Generator) -> Mixture:
     """Passes of splits, as published: each split counts against the budget, unless it leaves all Gaussians tight, which
     ends the pass and counts nothing.
 
     What a pass splits are places in the list. A split takes its Gaussian out of the list and puts two at its end, so
-    that a later place means the next Gaussian (section 6, point 9).
+    that a later place means the next Gaussian (point 9).
     """
     splits, members = 0, _members(points, fitted)
     while splits < SPLIT_BUDGET and fitted.weights.shape[1] < k_max and (members.sum(0) >= 2).any():
@@ -108,7 +108,7 @@ def _split(points: HeldPoints, fitted: Mixture, k_max: int, generator: torch.Gen
             own = points.values[0][members[:, place]]
             if len(own) < 2 or fitted.weights.shape[1] >= k_max:
                 continue
-            part = HeldPoints(own.unsqueeze(0), torch.ones(1, len(own), dtype=torch.float64))
+            part = Points(own.unsqueeze(0), torch.ones(1, len(own), dtype=torch.float64))
             fitted = _replaced(fitted, place, _em(part, _start(own, 2, generator)))
             members = _members(points, fitted)
             if (_dispersions(points, members) <= DISPERSION).all():
@@ -119,19 +119,19 @@ def _split(points: HeldPoints, fitted: Mixture, k_max: int, generator: torch.Gen
 
 def _replaced(fitted: Mixture, place: int, children: Mixture) -> Mixture:
     """The mixture without the Gaussian at `place` and with its two children at the end; a child's weight is half its
-    own, whatever the parent's was (section 6, point 10)."""
+    own, whatever the parent's was (point 10)."""
     stays = torch.arange(fitted.weights.shape[1]) != place
     halved = children._replace(weights=children.weights / 2)
     joined = Mixture(*(torch.cat([part[:, stays], new], dim=1) for part, new in zip(fitted, halved)))
     return joined._replace(weights=joined.weights / joined.weights.sum())
 
 
-def _members(points: HeldPoints, fitted: Mixture) -> Tensor:
-    """(n, K) bool: the points that each Gaussian answers for by more than half."""
-    return _answers(points, fitted) > 0.5
+def _members(points: Points, fitted: Mixture) -> Tensor:
+    """(n, K) bool: the points that each Gaussian is responsible for by more than half."""
+    return _responsibilities(points, fitted) > 0.5
 
 
-def _dispersions(points: HeldPoints, members: Tensor) -> Tensor:
+def _dispersions(points: Points, members: Tensor) -> Tensor:
     """(K,): mean distance of each Gaussian's members from their centroid; 0 without any."""
     parts = [points.values[0][column] for column in members.T]
     away = [(part - part.mean(0)).norm(dim=1).mean() if len(part) else part.new_zeros(()) for part in parts]

@@ -9,7 +9,8 @@ from scipy.stats import multivariate_normal
 
 from unweave.config import AnchorConfig
 from unweave.errors import UserError
-from unweave.nn.anchors import Anchors, bins
+from unweave.nn.anchors import make_anchors
+from unweave.nn.anchors.gaussian import bins
 from unweave.nn.encoder import UnitMLPs
 
 N, D = 5, 32
@@ -31,7 +32,7 @@ def levels(n, seed=0):
 
 
 def fitted(scalars, mlps, reduce=None, **options):
-    anchors = Anchors(AnchorConfig(**options), N, D)
+    anchors = make_anchors(AnchorConfig(**options), N, D)
     anchors.fit(scalars, mlps, seed=0, reduce=reduce)
     return anchors.eval()
 
@@ -48,7 +49,7 @@ def test_levels_are_found_where_they_are(mlps):
     anchors = fitted(levels(5_000) * 3 - 7, mlps)
     means = anchors.means[:, :4, 0] * anchors.scale.unsqueeze(1) + anchors.centre
     assert torch.allclose(means, torch.tensor([-7.0, -4.0, -1.0, 2.0]).double().expand(N, 4), atol=0.05)
-    index = anchors.pull(levels(500) * 3 - 7, mlps(levels(500) * 3 - 7), mlps).gaussian
+    index = anchors.align(levels(500) * 3 - 7, mlps(levels(500) * 3 - 7), mlps).gaussian
     assert torch.equal(index, levels(500).round().long())
 
 
@@ -61,22 +62,22 @@ def test_pull_goes_to_the_anchor_and_weakens_with_distance(mlps, space, target):
     anchors = fitted(scalars, mlps, space=space, target=target, lambda_max=0.3)
     some = scalars[:64] + 0.2
     tokens = mlps(some)
-    pulled = anchors.pull(some, tokens, mlps)
-    assert torch.allclose(pulled.weight, 0.3 * torch.exp(-pulled.distance))
-    assert (pulled.weight > 0).all()
-    assert (pulled.weight <= 0.3).all()
-    strong = fitted(scalars, mlps, space=space, target=target, lambda_max=1.0).pull(some, tokens, mlps).tokens
-    moved, whole = (pulled.tokens - tokens).flatten(1), (strong - tokens).flatten(1)
+    aligned = anchors.align(some, tokens, mlps)
+    assert torch.allclose(aligned.weight, 0.3 * torch.exp(-aligned.distance))
+    assert (aligned.weight > 0).all()
+    assert (aligned.weight <= 0.3).all()
+    strong = fitted(scalars, mlps, space=space, target=target, lambda_max=1.0).align(some, tokens, mlps).tokens
+    moved, whole = (aligned.tokens - tokens).flatten(1), (strong - tokens).flatten(1)
     assert (torch.nn.functional.cosine_similarity(moved, whole) > 0.9).all()
     assert (moved.norm(dim=1) < whole.norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("space", ["scalar", "token"])
-def test_shares_are_those_of_the_gaussians(mlps, space):
+def test_responsibilities_are_those_of_the_gaussians(mlps, space):
     scalars = levels(1_000)
     anchors, tokens = fitted(scalars, mlps, space=space), mlps(scalars)
-    found = anchors.shares(scalars, tokens).numpy()  # (n, N, K)
-    assert found.argmax(axis=2).tolist() == anchors.pull(scalars, tokens, mlps).gaussian.tolist()
+    found = anchors.responsibilities(scalars, tokens).numpy()  # (n, N, K)
+    assert found.argmax(axis=2).tolist() == anchors.align(scalars, tokens, mlps).gaussian.tolist()
     for unit in range(N):
         alive = int(anchors.num_alive[unit])
         x = scalars[:, [unit]].double() - anchors.centre[unit]
@@ -84,7 +85,7 @@ def test_shares_are_those_of_the_gaussians(mlps, space):
             x = (tokens[:, unit].double() - anchors.centre[unit]) @ anchors.basis[unit]
         joint = np.empty((len(x), alive))
         for anchor in range(alive):
-            precision = anchors.factors[unit, anchor] @ anchors.factors[unit, anchor].T
+            precision = anchors.precision_chol[unit, anchor] @ anchors.precision_chol[unit, anchor].T
             law = multivariate_normal(anchors.means[unit, anchor].numpy(), precision.inverse().numpy())
             joint[:, anchor] = anchors.weights[unit, anchor].item() * law.pdf((x / anchors.scale[unit]).numpy())
         assert found[:, unit, :alive] == pytest.approx(joint / joint.sum(axis=1, keepdims=True), abs=1e-6)
@@ -94,26 +95,26 @@ def test_shares_are_those_of_the_gaussians(mlps, space):
 def test_scalar_at_its_anchor_stays(mlps):
     anchors = fitted(levels(3_000), mlps)
     means = (anchors.means[:, 2, 0] * anchors.scale + anchors.centre[:, 0]).float().unsqueeze(0)
-    pulled = anchors.pull(means, mlps(means), mlps)
-    assert torch.allclose(pulled.tokens, mlps(means), atol=1e-5)
-    assert torch.allclose(pulled.weight, torch.full_like(means, 0.1), atol=1e-6)
+    aligned = anchors.align(means, mlps(means), mlps)
+    assert torch.allclose(aligned.tokens, mlps(means), atol=1e-5)
+    assert torch.allclose(aligned.weight, torch.full_like(means, 0.1), atol=1e-6)
 
 
 def test_gradient_is_one_minus_lambda_and_lambda_carries_none(mlps):
     anchors = fitted(levels(2_000), mlps)
     scalars = (levels(8, 3) + 0.3).requires_grad_()
-    pulled = anchors.pull(scalars, scalars.unsqueeze(2), lambda s: s.unsqueeze(2))
-    pulled.tokens.sum().backward()
-    assert not pulled.weight.requires_grad
-    assert torch.allclose(scalars.grad, 1 - pulled.weight)
+    aligned = anchors.align(scalars, scalars.unsqueeze(2), lambda s: s.unsqueeze(2))
+    aligned.tokens.sum().backward()
+    assert not aligned.weight.requires_grad
+    assert torch.allclose(scalars.grad, 1 - aligned.weight)
 
 
 def test_pull_of_an_image_does_not_depend_on_its_neighbours(mlps):
     for options in ({}, {"space": "token"}, {"mode": "published"}):
         scalars = levels(400)
         anchors = fitted(scalars, mlps, **options)
-        whole = anchors.pull(scalars[:32], mlps(scalars[:32]), mlps)
-        alone = [anchors.pull(row, mlps(row), mlps) for row in scalars[:32].split(1)]
+        whole = anchors.align(scalars[:32], mlps(scalars[:32]), mlps)
+        alone = [anchors.align(row, mlps(row), mlps) for row in scalars[:32].split(1)]
         assert torch.allclose(whole.tokens, torch.cat([one.tokens for one in alone]), atol=1e-5)
         assert torch.equal(whole.gaussian, torch.cat([one.gaussian for one in alone]))
 
@@ -121,28 +122,28 @@ def test_pull_of_an_image_does_not_depend_on_its_neighbours(mlps):
 def test_identity_before_the_first_fit_and_when_off(mlps):
     tokens = mlps(normal(4))
     for mode in ("off", "corrected", "published"):
-        pulled = Anchors(AnchorConfig(mode=mode), N, D).pull(normal(4), tokens, mlps)
-        assert torch.equal(pulled.tokens, tokens)
-        assert (pulled.weight == 0).all()
+        aligned = make_anchors(AnchorConfig(mode=mode), N, D).align(normal(4), tokens, mlps)
+        assert torch.equal(aligned.tokens, tokens)
+        assert (aligned.weight == 0).all()
 
 
 def test_published_pull_is_zero_on_relu_tokens_and_not_on_positive_ones(mlps):
     scalars = normal(600)
     anchors = fitted(scalars, mlps, mode="published").train()
     tokens = mlps(scalars[:256])
-    pulled = anchors.pull(scalars[:256], tokens, mlps)
-    assert (pulled.weight == 0).all()
-    assert torch.equal(pulled.tokens, tokens)
+    aligned = anchors.align(scalars[:256], tokens, mlps)
+    assert (aligned.weight == 0).all()
+    assert torch.equal(aligned.tokens, tokens)
     positive = tokens + 5
-    pulled = anchors.pull(scalars[:256], positive, mlps)
+    aligned = anchors.align(scalars[:256], positive, mlps)
     low, high = positive.amin((0, 2)), positive.amax((0, 2))
     scaled = (positive - high[:, None]) / (high - low + 1e-6)[:, None]
     assert scaled.max() == 0
-    anchor = anchors.means[torch.arange(N), pulled.gaussian].float()
+    anchor = anchors.means[torch.arange(N), aligned.gaussian].float()
     expected = 0.1 * torch.exp(-((positive - anchor) / (positive + 1e-6)).abs().mean())
     assert expected > 0
-    assert torch.allclose(pulled.weight, expected.expand_as(pulled.weight))
-    assert torch.allclose(pulled.tokens, expected * anchor + (1 - expected) * positive, atol=1e-6)
+    assert torch.allclose(aligned.weight, expected.expand_as(aligned.weight))
+    assert torch.allclose(aligned.tokens, expected * anchor + (1 - expected) * positive, atol=1e-6)
 
 
 def test_published_fit_keeps_its_limits_and_its_seed(mlps):
@@ -159,11 +160,11 @@ def test_strange_units(mlps):
     anchors = fitted(scalars, mlps)
     assert anchors.num_alive[0] == 1
     assert anchors.num_alive[1] == 2
-    pulled = anchors.pull(scalars, mlps(scalars), mlps)
-    assert pulled.tokens.isfinite().all()
-    assert torch.allclose(pulled.distance[:, :2], torch.zeros(500, 2), atol=1e-5)
+    aligned = anchors.align(scalars, mlps(scalars), mlps)
+    assert aligned.tokens.isfinite().all()
+    assert torch.allclose(aligned.distance[:, :2], torch.zeros(500, 2), atol=1e-5)
     few = fitted(scalars[:3], mlps)
-    assert few.pull(scalars[:3], mlps(scalars[:3]), mlps).tokens.isfinite().all()
+    assert few.align(scalars[:3], mlps(scalars[:3]), mlps).tokens.isfinite().all()
     scalars[7, 4] = float("nan")
     with pytest.raises(UserError, match="unit 4 has scalars that are not finite"):
         fitted(scalars, mlps)
@@ -211,10 +212,42 @@ def test_bins_keep_number_mean_and_outliers():
 
 def test_anchors_survive_a_checkpoint(mlps):
     anchors = fitted(levels(800), mlps)
-    copy = Anchors(AnchorConfig(), N, D)
+    copy = make_anchors(AnchorConfig(), N, D)
     copy.load_state_dict(anchors.state_dict())
     some = normal(16)
-    assert torch.equal(copy.pull(some, mlps(some), mlps).tokens, anchors.pull(some, mlps(some), mlps).tokens)
+    assert torch.equal(copy.align(some, mlps(some), mlps).tokens, anchors.align(some, mlps(some), mlps).tokens)
+
+
+def as_saved_earlier(anchors):
+    """The buffers of fitted anchors under the names, and with the idle ones, that all kinds once had."""
+    state, wide = anchors.state_dict(), torch.float64
+    num, width = anchors.config.k_max, anchors.width
+    saved = {
+        "centre": torch.zeros(N, 1, dtype=wide),
+        "scale": torch.zeros(N, dtype=wide),
+        "basis": torch.zeros(N, 1, width, dtype=wide),
+        "mean_tokens": torch.zeros(N, num, D, dtype=wide),
+        **{name: state[name] for name in state if name not in ("precision_chol", "low", "high")},
+        "factors": state["precision_chol"],
+    }
+    if "high" in state:
+        saved |= {"centre": state["high"].unsqueeze(1).expand(-1, D), "scale": state["high"] - state["low"]}
+    return {f"anchors.{name}": tensor for name, tensor in saved.items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"target": "mean_token"}, {"space": "token"}, {"mode": "published"}])
+def test_what_earlier_versions_saved_is_loaded(mlps, options):
+    anchors, some = fitted(levels(800), mlps, **options), normal(16)
+    module = torch.nn.ModuleDict({"anchors": make_anchors(anchors.config, N, D)})
+    module.load_state_dict(as_saved_earlier(anchors))
+    again = module["anchors"].eval()
+    for name, tensor in anchors.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-12)
+    torch.testing.assert_close(again.align(some, mlps(some), mlps), anchors.align(some, mlps(some), mlps))
+    without = torch.nn.ModuleDict({"anchors": make_anchors(AnchorConfig(mode="off"), N, D)})
+    without.load_state_dict(as_saved_earlier(anchors))
+    with pytest.raises(RuntimeError, match=r"anchors\.levels"):
+        without.load_state_dict({"anchors.levels": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("levels", [2, 3, 4, 6, 8])
@@ -224,7 +257,7 @@ def test_levels_six_or_more_standard_deviations_apart_are_all_found(levels, spre
     torch.manual_seed(0)
     place = torch.randint(levels, (8_000, 1))
     scalars = 3 * place + spread * torch.randn(8_000, 1)
-    anchors = Anchors(AnchorConfig(), 1, 4)
+    anchors = make_anchors(AnchorConfig(), 1, 4)
     anchors.fit(scalars, lambda s: s.unsqueeze(2).expand(-1, -1, 4), seed=0)
     assert anchors.num_alive.tolist() == [levels]
     found = (anchors.means[0, :levels, 0] * anchors.scale + anchors.centre[0]).sort().values
