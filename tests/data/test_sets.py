@@ -174,7 +174,7 @@ def test_commands_of_the_pages_are_understood(name, monkeypatch):
     called = []
     for stand_in in ("describe", "get"):
         monkeypatch.setattr(f"unweave.commands.data.{stand_in}", lambda *words: called.append(words))
-    monkeypatch.setattr("unweave.training.loop.train", lambda *words: called.append(words) or Path("model"))
+    monkeypatch.setattr("unweave.train.train", lambda *words: called.append(words) or Path("model"))
     for line in lines:
         assert main(shlex.split(line)) == 0
     assert len(called) == len(lines) >= 2

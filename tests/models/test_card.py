@@ -57,17 +57,17 @@ def test_scores_that_exist_are_on_it_and_those_of_another_state_are_not(tiny_run
 
 
 def test_evaluating_a_run_puts_its_scores_on_the_card(tiny_run, tmp_path, monkeypatch):
-    from unweave.commands import evaluate
+    from unweave.commands import evaluate as command
 
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     results = results_of(load(run))
     for name in ("importance_figure", "show"):
-        monkeypatch.setattr(evaluate, name, lambda *_: None)
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_: results)
-    evaluate.evaluate_run(str(run), tmp_path / "elsewhere", device="cpu")
+        monkeypatch.setattr(command, name, lambda *_: None)
+    monkeypatch.setattr(command, "evaluate", lambda *_: results)
+    command.evaluate_run(str(run), tmp_path / "elsewhere", device="cpu")
     assert "Scores" not in (run / "model" / "README.md").read_text()
-    evaluate.evaluate_run(str(run), run, device="cpu")
+    command.evaluate_run(str(run), run, device="cpu")
     assert "| FactorVAE | 0.112 |" in (run / "model" / "README.md").read_text()
 
 

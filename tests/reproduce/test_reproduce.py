@@ -17,6 +17,7 @@ from unweave.errors import UserError
 from unweave.metrics import cell_index, dci, factor_vae_score, sample_rows, tad
 from unweave.reproduce import command, costs, piece, plan, pool
 from unweave.reproduce.plan import Request, make_plan
+from unweave.train import train
 from unweave.training import loop as training
 
 
@@ -71,7 +72,7 @@ def test_a_table_that_was_cut_in_every_stage_is_the_same(whole, tmp_path, monkey
         return stand_in
 
     def at(images, first):
-        return lambda run, state, _: state.images == images and ("first_stage" in str(run.folder)) == first
+        return lambda state, *_: state.images == images and ("first_stage" in str(state.run.folder)) == first
 
     steps = cut("first stage", train_step, at(112, True))
     monkeypatch.setattr(training, "train_step", cut("second stage", steps, at(480, False)))
@@ -150,7 +151,7 @@ def test_table2_scores_attributes_and_drawn_images(tmp_path, monkeypatch):
     """One row: TAD of 10,000 images at most, as the published script draws them, and a distance under its own name."""
     asked = []
 
-    def distance_to_data(model, dataset, num, weights, sampling, tell):
+    def distance_to_data(model, dataset, num, weights, sampling, log):
         asked.append((num, weights, sampling.steps, sampling.seed))
         return {"name": "Frechet distance, own features", "value": 2.5, "images": num, "seconds": 1.0}
 
@@ -179,8 +180,8 @@ def test_table2_scores_attributes_and_drawn_images(tmp_path, monkeypatch):
 def test_what_looks_at_a_run_is_shown_where_it_goes_on(tiny, tmp_path):
     seen = []
     few = replace(tiny, train=replace(tiny.train, images=160, save_every_images=80))
-    training.train(few, tmp_path / "run", [].append, on_save=lambda model: seen.append(weights(model)))
-    training.train(few, tmp_path / "run", [].append, on_save=lambda model: seen.append(weights(model)))
+    train(few, tmp_path / "run", [].append, on_save=lambda model: seen.append(weights(model)))
+    train(few, tmp_path / "run", [].append, on_save=lambda model: seen.append(weights(model)))
     (_, _), (last, saved), (again, restored) = seen
     assert (last, again) == (160, 160)
     assert torch.equal(saved, restored)

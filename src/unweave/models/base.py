@@ -160,7 +160,7 @@ class UnitModel(nn.Module, ABC):
     ) -> np.ndarray:
         """Images of tokens (n, N, D), uint8 (n, H, W, 3).
 
-        A diffusion model draws them by `steps` steps of a solver (method section 7) from `noise` (n or 1, C, h, w), one
+        A diffusion model draws them by `steps` steps of a solver from `noise` (n or 1, C, h, w), one
         row shared by all if there is one; without it each image draws its own under `seed`. A model without noise
         ignores these four. Raises `UserError` for another shape of tokens or noise, another solver, or a number of
         steps that it cannot take.
