@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from unweave.config import DataConfig, RunConfig, TokenizerConfig, TrainConfig, UNetConfig
+from unweave.config import (
+    DataConfig,
+    EncoderConfig,
+    RunConfig,
+    TokenizerConfig,
+    TrainConfig,
+    UNetConfig,
+    VQConfig,
+    VQTrainConfig,
+)
 from unweave.configfile import differences, from_dict, read_json, to_json
 from unweave.errors import UserError
 from unweave.presets import PRESETS
@@ -62,7 +71,10 @@ def test_what_is_wrong_is_named(change, words):
         (lambda: TokenizerConfig(kind="patch", channels=13, downsample=2), "a 2 px patch has 12 components at most"),
         (lambda: TrainConfig(batch_size=10, devices=4), "must be a multiple of train.devices 4"),
         (lambda: DataConfig(fixed=("scale",)), "write factor=value"),
-        (lambda: DataConfig(held_out=0.9), "data.held_out is 0.9"),
+        (lambda: DataConfig(held_out=0.9), "data.held_out is 0.9: choose a part from 0 to 0.5"),
+        (lambda: VQConfig(channels=()), r"vq.channels is \(\): name at least one"),
+        (lambda: EncoderConfig(hidden=(64, 0)), r"encoder.hidden is \(64, 0\): all must be at least 1"),
+        (lambda: VQTrainConfig(accumulate=0), "train.accumulate is 0: must be at least 1"),
     ],
 )
 def test_options_that_cannot_be_used_cannot_be_made(make, words):

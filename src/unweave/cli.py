@@ -401,7 +401,7 @@ def convert(checkpoint: tyro.conf.Positional[Path], folder: tyro.conf.Positional
         checkpoint: the authors' Lightning .ckpt
         folder: the model folder to write
     """
-    from unweave.models.convert import convert as run_convert
+    from unweave.published.convert import convert as run_convert
 
     run_convert(checkpoint, folder)
     _log(f"wrote {folder}: unweave.load({str(folder)!r}) opens it")

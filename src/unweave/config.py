@@ -1,20 +1,59 @@
 """Every knob, in one place: frozen dataclasses without torch.
 
-The line under a field is its help text on the command line. Validation happens when a config is made, so a config
-that exists is a config that can be used. Defaults are those of the published Shapes3D run.
+The line under a field is its help text on the command line, its type says which numbers it takes. Validation happens
+when a config is made, so one that exists can be used. Defaults are those of the published Shapes3D run.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from unweave.errors import require
 
 Crop = Literal["center", "pad", "stretch", "celeba_128", "celeba_96"]
 
 
+class Rule(NamedTuple):
+    """What the value of an option must be, in words and as a test of it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+Count = Annotated[int, Rule("must be at least 1", lambda n: n >= 1)]
+CountOrZero = Annotated[int, Rule("must not be negative", lambda n: n >= 0)]
+Several = Annotated[int, Rule("must be at least 2", lambda n: n >= 2)]
+Even = Annotated[int, Rule("must be even and positive", lambda n: n >= 1 and n % 2 == 0)]
+Widths = Annotated[tuple[int, ...], Rule("all must be at least 1", lambda widths: min(widths, default=1) >= 1)]
+Levels = Annotated[tuple[int, ...], Rule("name at least one, all at least 1", lambda sizes: min(sizes, default=0) >= 1)]
+Positive = Annotated[float, Rule("must be positive", lambda x: x > 0)]
+NotNegative = Annotated[float, Rule("must not be negative", lambda x: x >= 0)]
+Part = Annotated[float, Rule("choose from 0 to 1", lambda x: 0 <= x <= 1)]
+PartBelowOne = Annotated[float, Rule("choose from 0 to below 1", lambda x: 0 <= x < 1)]
+
+
 @dataclass(frozen=True)
-class DataConfig:
+class Options:
+    """Options that are called `group.name` on the command line; the type of each has the rules for its value."""
+
+    group: ClassVar[str]
+
+    def __init_subclass__(cls, group: str = "") -> None:
+        cls.group = group or cls.group
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            for rule in getattr(option.type, "__metadata__", ()):
+                self.require(option.name, rule.holds(getattr(self, option.name)), rule.words)
+
+    def require(self, name: str, condition: bool, words: str) -> None:
+        """Raises `UserError` with the value of the option `name` and the remedy, `words`, unless `condition` holds."""
+        require(condition, f"{self.group}.{name} is {getattr(self, name)}: {words}")
+
+
+@dataclass(frozen=True)
+class DataConfig(Options, group="data"):
     name: str = "rooms"
     """The data set: `rooms`, which looks like Shapes3D, or `dsprites`. They are drawn, nothing is downloaded."""
     folder: str = ""
@@ -30,7 +69,7 @@ class DataConfig:
     """Stop at the first picture that cannot be read. Otherwise it is skipped, and listed beside the stored images."""
     fixed: tuple[str, ...] = ()
     """Factors held at one value: `--data.fixed floor_hue=0 scale=4`. They leave the index and the scores."""
-    held_out: float = 0.02
+    held_out: Annotated[float, Rule("choose a part from 0 to 0.5", lambda x: 0 <= x <= 0.5)] = 0.02
     """Part of the images, 0 to 0.5, that is never trained on; its loss is in the record. 0 switches it off."""
     cache: str = ""
     """Folder for stored images. Empty: the user's cache folder, which is named on screen."""
@@ -38,7 +77,7 @@ class DataConfig:
     """Most disk space stored images may take. A larger set that is drawn is drawn anew each time it is read."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.held_out <= 0.5, f"data.held_out is {self.held_out}: choose a part from 0 to 0.5")
+        super().__post_init__()
         for item in self.fixed:
             name, _, value = item.partition("=")
             require(bool(name) and value.isdigit(), f"data.fixed has {item!r}: write factor=value, as in floor_hue=0")
@@ -50,23 +89,17 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class VQConfig:
+class VQConfig(Options, group="vq"):
     """The VQ first stage: a diffusers VQModel (method section 1.1)."""
 
-    channels: tuple[int, ...] = (32, 64, 128)
+    channels: Levels = (32, 64, 128)
     """Channels of each level; each level after the first halves the width."""
-    num_res_blocks: int = 2
+    num_res_blocks: Count = 2
     """Residual blocks per level (one more on the way up)."""
-    codebook_size: int = 2048
+    codebook_size: Count = 2048
     """Vectors in the codebook."""
-    norm_groups: int = 32
+    norm_groups: Count = 32
     """Groups of the group norms; the largest common divisor where the channels are not a multiple of it."""
-
-    def __post_init__(self) -> None:
-        require(len(self.channels) >= 1, "vq.channels is empty: name at least one level")
-        require(min(self.channels) >= 1, f"vq.channels is {self.channels}: all must be at least 1")
-        for name in ("num_res_blocks", "codebook_size", "norm_groups"):
-            require(getattr(self, name) >= 1, f"vq.{name} is {getattr(self, name)}: must be at least 1")
 
     @property
     def downsample(self) -> int:
@@ -75,17 +108,17 @@ class VQConfig:
 
 
 @dataclass(frozen=True)
-class TokenizerConfig:
+class TokenizerConfig(Options, group="tokenizer"):
     """Image <-> latent, frozen while the diffusion model trains."""
 
     kind: Literal["pixels", "patch", "vq"] = "vq"
     """`vq`: a diffusers VQModel from `folder`; `patch`: orthonormal PCA of image patches, fitted in seconds;
     `pixels`: none."""
-    channels: int = 3
+    channels: Count = 3
     """Latent channels: 3 for `pixels`, the published `vq` has 3, `patch` keeps this many principal components."""
-    downsample: int = 4
+    downsample: Count = 4
     """Image width / latent width: 1 for `pixels`, 4 for the published `vq`, the patch width for `patch`."""
-    whitening: float = 0.0
+    whitening: Part = 0.0
     """`patch` only, 0 to 1: a component of standard deviation s is divided by s ** whitening. Above 0, details that
     take few pixels count beside large areas."""
     folder: str = ""
@@ -93,9 +126,7 @@ class TokenizerConfig:
     vq: VQConfig = field(default_factory=VQConfig)
 
     def __post_init__(self) -> None:
-        require(self.channels >= 1, f"tokenizer.channels is {self.channels}: must be at least 1")
-        require(self.downsample >= 1, f"tokenizer.downsample is {self.downsample}: must be at least 1")
-        require(0 <= self.whitening <= 1, f"tokenizer.whitening is {self.whitening}: choose from 0 to 1")
+        super().__post_init__()
         if self.kind == "pixels":
             require(
                 self.channels == 3 and self.downsample == 1,
@@ -103,95 +134,68 @@ class TokenizerConfig:
             )
         if self.kind == "patch":
             most = 3 * self.downsample**2
-            require(
-                self.channels <= most,
-                f"tokenizer.channels is {self.channels}: a {self.downsample} px patch has {most} components at most",
+            self.require(
+                "channels", self.channels <= most, f"a {self.downsample} px patch has {most} components at most"
             )
         if self.kind == "vq":
             levels, made = len(self.vq.channels), self.vq.downsample
-            require(
-                self.downsample == made,
-                f"tokenizer.downsample is {self.downsample}: {levels} levels of a VQModel make {made}",
-            )
+            self.require("downsample", self.downsample == made, f"{levels} levels of a VQModel make {made}")
 
 
 @dataclass(frozen=True)
-class ExtractorConfig:
+class ExtractorConfig(Options, group="encoder"):
     """Convolutions and fully connected layers: image -> `num_units` scalars (method section 2)."""
 
-    num_units: int = 20
+    num_units: Count = 20
     """N, the number of latent units."""
-    channels: tuple[int, ...] = (64, 128, 256, 256, 256)
+    channels: Levels = (64, 128, 256, 256, 256)
     """Output channels of the convolutions; each after the first halves the width."""
-    stem_kernel: int = 7
+    stem_kernel: Count = 7
     """Kernel of the first convolution."""
-    stem_stride: int = 1
+    stem_stride: Count = 1
     """Stride of the first convolution."""
     trunk: Literal["plain", "residual"] = "plain"
     """`plain`: the convolutions, each with its norm and ReLU; `residual`: EncDiff's and DisDiff's, where the last
     convolution but one has no ReLU and two residual blocks follow."""
-    hidden: tuple[int, ...] = (4096, 256)
+    hidden: Widths = (4096, 256)
     """Widths of the fully connected layers between the convolutions and the scalars."""
 
     def __post_init__(self) -> None:
-        for name in ("num_units", "stem_kernel", "stem_stride"):
-            require(getattr(self, name) >= 1, f"encoder.{name} is {getattr(self, name)}: must be at least 1")
-        require(len(self.channels) >= 1, "encoder.channels is empty: name at least one convolution")
-        require(
-            self.trunk == "plain" or len(self.channels) >= 2,
-            f"encoder.trunk `residual` with encoder.channels {self.channels}: name at least two convolutions",
-        )
-        for name in ("channels", "hidden"):
-            widths = getattr(self, name)
-            require(all(width >= 1 for width in widths), f"encoder.{name} is {widths}: all must be at least 1")
+        super().__post_init__()
+        enough = self.trunk == "plain" or len(self.channels) >= 2
+        self.require("channels", enough, "encoder.trunk `residual` needs at least two convolutions")
 
 
 @dataclass(frozen=True)
 class EncoderConfig(ExtractorConfig):
     """Feature extractor: image -> `num_units` scalars -> as many tokens (method section 2)."""
 
-    token_dim: int = 32
+    token_dim: Count = 32
     """D, the width of a unit's token."""
-    unit_hidden: tuple[int, ...] = (256, 512)
+    unit_hidden: Widths = (256, 512)
     """Widths of each unit's own MLP from scalar to token."""
     unit_activation: Literal["relu", "elu"] = "relu"
     """Activation inside those MLPs: EncDiff has `elu`."""
     token_activation: Literal["relu", "none"] = "relu"
     """Activation of the token: `relu` is the published code's, EncDiff has `none`."""
-    beta: float = 0.0
+    beta: NotNegative = 0.0
     """Weight of a variational bottleneck, as the beta of beta-VAE: each scalar is drawn from a normal distribution,
     whose divergence from the standard normal is added to the loss. 1 is the evidence lower bound; 0: no bottleneck."""
-    beta_initial: float = 0.0
+    beta_initial: NotNegative = 0.0
     """Beta as a run begins, annealed to `beta` evenly in its logarithm; 0 keeps `beta` all along. With a high beta at
     first, units come into use one after the other, each for the factor that lowers the loss most."""
-    beta_annealing: float = 0.4
+    beta_annealing: Annotated[float, Rule("choose above 0, 1 at most", lambda x: 0 < x <= 1)] = 0.4
     """Part of the run, 0 to 1, over which beta is annealed."""
-    levels: int = 0
+    levels: Annotated[int, Rule("choose 2 or more, 0 for none", lambda n: n == 0 or n >= 2)] = 0
     """Bounds each scalar by tanh and rounds it to so many levels, evenly from -1 to 1; gradients pass as if nothing
     were rounded (finite scalar quantisation, Mentzer et al. 2024). 0 leaves the scalars alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.token_dim >= 1, f"encoder.token_dim is {self.token_dim}: must be at least 1")
-        for name in ("beta", "beta_initial"):
-            require(getattr(self, name) >= 0, f"encoder.{name} is {getattr(self, name)}: must not be negative")
-        require(
-            self.beta > 0 or self.beta_initial == 0,
-            f"encoder.beta_initial is {self.beta_initial} and encoder.beta 0: there is no bottleneck, set both",
-        )
-        require(self.levels == 0 or self.levels >= 2, f"encoder.levels is {self.levels}: choose 2 or more, 0 for none")
-        require(
-            self.levels == 0 or self.beta == 0,
-            f"encoder.levels is {self.levels} and encoder.beta {self.beta}: one bottleneck or the other, set one to 0",
-        )
-        require(
-            0 < self.beta_annealing <= 1,
-            f"encoder.beta_annealing is {self.beta_annealing}: choose above 0, 1 at most",
-        )
-        require(
-            all(width >= 1 for width in self.unit_hidden),
-            f"encoder.unit_hidden is {self.unit_hidden}: all must be at least 1",
-        )
+        annealed = self.beta > 0 or self.beta_initial == 0
+        self.require("beta_initial", annealed, "encoder.beta is 0, so there is no bottleneck: set both")
+        either = self.levels == 0 or self.beta == 0
+        self.require("levels", either, f"encoder.beta is {self.beta}, one bottleneck or the other: set one to 0")
 
     def beta_at(self, progress: float) -> float:
         """Beta when `progress`, 0 to 1, of a run is done."""
@@ -200,26 +204,26 @@ class EncoderConfig(ExtractorConfig):
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(Options, group="unet"):
     """Cross-attention U-Net with skip dropout (method sections 3 and 4)."""
 
-    channels: int = 64
+    channels: Even = 64
     """Channels of the first level."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    multipliers: Levels = (1, 2, 4, 4)
     """Channels of each level, as multiples of `channels`; each level halves the width."""
-    num_res_blocks: int = 2
+    num_res_blocks: Count = 2
     """Residual blocks per level (one more on the way up)."""
     attention_widths: tuple[int, ...] = (16, 8, 4)
     """Widths of the feature maps that attend to the tokens; the middle block always does."""
-    num_heads: int = 8
+    num_heads: Count = 8
     """Attention heads."""
     self_attention: bool = True
     """Whether a transformer block has self-attention before the cross-attention."""
-    norm_groups: int = 32
+    norm_groups: Count = 32
     """Groups of the group norms; the largest common divisor where the channels are not a multiple of it."""
-    dropout: float = 0.1
+    dropout: PartBelowOne = 0.1
     """Dropout inside the residual blocks."""
-    skip_dropout: float = 0.2
+    skip_dropout: PartBelowOne = 0.2
     """Skip Dropout: probability of dropping a channel of a skip connection."""
     skip_dropout_widths: tuple[int, ...] = (16, 8)
     """Widths of the skips that are dropped from; the published code drops at 16 and 8 of 16, 8, 4, 2."""
@@ -227,50 +231,37 @@ class UNetConfig:
     """Drop whole channels (as published) or single elements."""
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "skip_dropout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"unet.{name} is {value}: choose a probability from 0 to below 1")
-        for name in ("channels", "num_res_blocks", "num_heads", "norm_groups"):
-            require(getattr(self, name) >= 1, f"unet.{name} is {getattr(self, name)}: must be at least 1")
-        require(self.channels % 2 == 0, f"unet.channels is {self.channels}: must be even")
-        require(len(self.multipliers) >= 1, "unet.multipliers is empty: name at least one level")
-        require(min(self.multipliers) >= 1, f"unet.multipliers is {self.multipliers}: all must be at least 1")
+        super().__post_init__()
         for multiplier in self.multipliers:
             width = self.channels * multiplier
-            require(
-                width % self.num_heads == 0,
-                f"unet.num_heads is {self.num_heads}: must divide every level's channels, one has {width}",
-            )
+            divides = width % self.num_heads == 0
+            self.require("num_heads", divides, f"must divide every level's channels, one has {width}")
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Options, group="transformer"):
     """Denoiser without convolutions, for latents of few positions, where it is many times faster than a U-Net."""
 
-    width: int = 64
+    width: Even = 64
     """Width of the network."""
-    depth: int = 3
+    depth: Count = 3
     """Blocks."""
-    num_heads: int = 4
+    num_heads: Count = 4
     """Attention heads."""
     self_attention: bool = False
     """Whether positions attend to each other. Without, what they have in common must come from the units."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "num_heads"):
-            require(getattr(self, name) >= 1, f"transformer.{name} is {getattr(self, name)}: must be at least 1")
-        require(self.width % 2 == 0, f"transformer.width is {self.width}: must be even")
-        require(
-            self.width % self.num_heads == 0,
-            f"transformer.num_heads is {self.num_heads}: must divide transformer.width {self.width}",
-        )
+        super().__post_init__()
+        divides = self.width % self.num_heads == 0
+        self.require("num_heads", divides, f"must divide transformer.width {self.width}")
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
+class NoiseConfig(Options, group="noise"):
     """Noise schedule, what the network predicts, at which times it trains and how each counts (method section 1.2)."""
 
-    num_steps: int = 1000
+    num_steps: Several = 1000
     """T, the number of noise levels."""
     beta_start: float = 0.0015
     """First beta of the scaled-linear schedule."""
@@ -281,27 +272,25 @@ class NoiseConfig:
     clean latent; `flow` = noise - latent, on a straight path from one to the other in place of the betas."""
     weighting: Literal["none", "min_snr"] = "none"
     """How the error at each time counts: as the prediction has it, or as min(SNR, snr_gamma) in the clean latent."""
-    snr_gamma: float = 5.0
+    snr_gamma: Positive = 5.0
     """Where `min_snr` stops counting the error more as there is less noise."""
     times: Literal["uniform", "logit_normal"] = "uniform"
     """Distribution of the times trained at, as a part of num_steps: even, or the sigmoid of a normal number."""
     times_mean: float = 0.0
     """Mean of that normal number: above 0 is towards noise."""
-    times_std: float = 1.0
+    times_std: Positive = 1.0
     """Its standard deviation."""
 
     def __post_init__(self) -> None:
-        require(self.num_steps >= 2, f"noise.num_steps is {self.num_steps}: must be at least 2")
+        super().__post_init__()
         require(
             0 < self.beta_start <= self.beta_end < 1,
             f"noise.beta_start, beta_end are {self.beta_start}, {self.beta_end}: need 0 < start <= end < 1",
         )
-        for name in ("snr_gamma", "times_std"):
-            require(getattr(self, name) > 0, f"noise.{name} is {getattr(self, name)}: must be positive")
 
 
 @dataclass(frozen=True)
-class AnchorConfig:
+class AnchorConfig(Options, group="anchors"):
     """Dynamic Gaussian anchoring (Jun et al. 2025, section 3.2; docs/fidelity.md says what `corrected` corrects)."""
 
     mode: Literal["off", "published", "corrected"] = "corrected"
@@ -312,36 +301,25 @@ class AnchorConfig:
     target: Literal["scalar", "anchor_token", "mean_token"] = "scalar"
     """What is pulled where (corrected, scalar space): the scalar to the anchor's mean before the unit's MLP; or the
     token to the token of that mean; or the token to the mean token of the anchor's members."""
-    lambda_max: float = 0.1
+    lambda_max: Part = 0.1
     """Strength of the pull at the anchor itself, 0 to 1."""
-    k_max: int = 32
+    k_max: Count = 32
     """Most Gaussians a unit may have."""
     criterion: Literal["bic", "icl"] = "icl"
     """Splits and merges are kept when this improves: `icl`, BIC less the entropy of the assignment, asks for clusters;
     `bic` alone also describes shapes, and gives a uniform scalar dozens of Gaussians."""
-    reg_covar: float = 1e-6
+    reg_covar: Positive = 1e-6
     """Ridge on the covariances, in units of the standardised scalar's (token's) variance."""
-    min_size: int = 10
+    min_size: Several = 10
     """A Gaussian with fewer points than this is dropped."""
-    max_points: int = 100_000
+    max_points: Several = 100_000
     """Most images used for one fit, drawn under the seed; all where there are fewer."""
-    fit_every_images: int = 480_000
+    fit_every_images: Count = 480_000
     """The anchors are fitted each time this many images have been trained on, and at the end."""
-
-    def __post_init__(self) -> None:
-        require(0 <= self.lambda_max <= 1, f"anchors.lambda_max is {self.lambda_max}: choose from 0 to 1")
-        require(self.k_max >= 1, f"anchors.k_max is {self.k_max}: must be at least 1")
-        require(self.reg_covar > 0, f"anchors.reg_covar is {self.reg_covar}: must be positive")
-        require(self.min_size >= 2, f"anchors.min_size is {self.min_size}: must be at least 2")
-        require(self.max_points >= 2, f"anchors.max_points is {self.max_points}: must be at least 2")
-        require(
-            self.fit_every_images >= 1,
-            f"anchors.fit_every_images is {self.fit_every_images}: must be positive",
-        )
 
 
 @dataclass(frozen=True)
-class ModelConfig(ABC):
+class ModelConfig(Options, ABC, group="model"):
     """What the options of every model with units share. Its kinds are the rows of `MODELS`."""
 
     image_size: int = 64
@@ -369,6 +347,7 @@ class DiffusionConfig(ModelConfig):
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         down = self.tokenizer.downsample
         require(
             self.image_size % down == 0,
@@ -414,29 +393,22 @@ class VAEConfig(ModelConfig):
     """Weight of the penalty: beta of beta-VAE and beta-TCVAE (1 is a plain VAE), gamma of FactorVAE, lambda of DIP-VAE
     (0 is a plain VAE)."""
     encoder: ExtractorConfig = field(default_factory=ExtractorConfig)
-    decoder_hidden: tuple[int, ...] = (256,)
+    decoder_hidden: Widths = (256,)
     """Widths of the fully connected layers between the units and the transposed convolutions."""
-    decoder_channels: tuple[int, ...] = (64, 64, 32, 32)
+    decoder_channels: Levels = (64, 64, 32, 32)
     """Input channels of the transposed convolutions; each doubles the width, the last gives the image."""
-    discriminator_widths: tuple[int, ...] = (1000,) * 6
+    discriminator_widths: Widths = (1000,) * 6
     """Widths of the hidden layers of FactorVAE's discriminator."""
-    discriminator_lr_ratio: float = 1.0
+    discriminator_lr_ratio: Positive = 1.0
     """Learning rate of the discriminator, in units of train.lr."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         least = 1 if self.penalty in ("beta_vae", "beta_tcvae") else 0
-        require(self.weight >= least, f"model.weight is {self.weight}: {self.penalty} needs at least {least}")
-        for name in ("decoder_hidden", "decoder_channels", "discriminator_widths"):
-            widths = getattr(self, name)
-            require(all(width >= 1 for width in widths), f"model.{name} is {widths}: all must be at least 1")
+        self.require("weight", self.weight >= least, f"{self.penalty} needs at least {least}")
         levels = len(self.decoder_channels)
-        require(levels >= 1, "model.decoder_channels is empty: name at least one transposed convolution")
-        require(
-            self.image_size % 2**levels == 0,
-            f"model.decoder_channels has {levels} layers: {self.image_size} px cannot be halved {levels} times",
-        )
-        ratio = self.discriminator_lr_ratio
-        require(ratio > 0, f"model.discriminator_lr_ratio is {ratio}: must be positive")
+        halved = self.image_size % 2**levels == 0
+        self.require("decoder_channels", halved, f"{self.image_size} px cannot be halved {levels} times")
 
     @property
     def num_units(self) -> int:
@@ -474,44 +446,44 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class LoopConfig:
+class LoopConfig(Options, group="train"):
     """What both stages' training have in common."""
 
-    images: int = 48_000_000
+    images: Count = 48_000_000
     """Images to train on in all, each pass counted."""
-    batch_size: int = 512
+    batch_size: Count = 512
     """Images per step, over all processes."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """A step works through its batch in this many parts, one after the other: less memory, the mean of their gradients.
     BatchNorm sees a part at a time."""
-    lr: float = 1e-4
+    lr: Positive = 1e-4
     """The optimiser's learning rate."""
-    warmup_images: int = 0
+    warmup_images: CountOrZero = 0
     """The learning rate rises linearly over this many images."""
-    cooldown: float = 0.0
+    cooldown: Part = 0.0
     """Part of the run, 0 to 1, at whose end the learning rate has fallen to 0, linearly."""
-    clip: float = 0.0
+    clip: NotNegative = 0.0
     """Largest norm of the gradient; 0 does not clip."""
-    ema_decay: float = 0.9999
+    ema_decay: PartBelowOne = 0.9999
     """Decay of the moving average of the trained weights, min(decay, (1 + n) / (10 + n)) at update n; 0 averages
     nothing."""
-    log_every_images: int = 50_000
+    log_every_images: Count = 50_000
     """A line in the record each time this many images were trained on."""
-    restarts: int = 1
+    restarts: Count = 1
     """Train so many models for `restart_images` each, with other first weights, and go on with the one whose loss on
     the held-out images is lowest. `images` counts those of the one that is kept."""
-    restart_images: int = 200_000
+    restart_images: Count = 200_000
     """Images that each start is trained on before one is chosen."""
-    save_every_images: int = 1_000_000
+    save_every_images: Count = 1_000_000
     """A checkpoint each time this many images were trained on, and at the end."""
-    seed: int = 0
+    seed: CountOrZero = 0
     """Seed of everything random."""
-    workers: int = 0
+    workers: CountOrZero = 0
     """Processes that read images; 0 reads in the training process."""
-    threads: int = 0
+    threads: CountOrZero = 0
     """CPU threads of each process's arithmetic; 0: torch's own choice. Small models gain little by a second one, and
     lose most of their speed when threads wait for each other on a machine that does other things too."""
-    devices: int = 1
+    devices: Count = 1
     """Processes that train together, one per device."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train."""
@@ -519,31 +491,19 @@ class LoopConfig:
     """Arithmetic of the networks."""
 
     def __post_init__(self) -> None:
-        counts = ("images", "batch_size", "accumulate", "log_every_images", "save_every_images", "devices")
-        for name in (*counts, "restarts", "restart_images"):
-            require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
-        for name in ("warmup_images", "clip", "workers", "threads", "seed"):
-            require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
-        require(0 <= self.cooldown <= 1, f"train.cooldown is {self.cooldown}: choose from 0 to 1")
-        require(self.lr > 0, f"train.lr is {self.lr}: must be positive")
-        require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}: choose from 0 to below 1")
-        require(
-            self.batch_size % (self.devices * self.accumulate) == 0,
-            f"train.batch_size is {self.batch_size}: must be a multiple of train.devices {self.devices} times "
-            f"train.accumulate {self.accumulate}",
-        )
-        require(
-            self.restarts == 1 or self.restart_images < self.images,
-            f"train.restart_images is {self.restart_images:,}: the starts are chosen from before the "
-            f"{self.images:,} of train.images are over",
-        )
+        super().__post_init__()
+        split = f"train.devices {self.devices} times train.accumulate {self.accumulate}"
+        even = self.batch_size % (self.devices * self.accumulate) == 0
+        self.require("batch_size", even, f"must be a multiple of {split}")
+        early = self.restarts == 1 or self.restart_images < self.images
+        self.require("restart_images", early, f"must be fewer than train.images, {self.images}")
 
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
     """Training of the diffusion model (method section 1.2). The average is that of the U-Net's weights."""
 
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """AdamW's weight decay."""
     ema_encoder: bool = False
     """Whether the feature extractor has a moving average too (the published code: no)."""
@@ -552,10 +512,6 @@ class TrainConfig(LoopConfig):
     cache_latents: bool = False
     """`vq` only: encode each image once, into a file beside the stored images, and train from that (float16; at most
     data.cache_gb)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.weight_decay >= 0, f"train.weight_decay is {self.weight_decay}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -575,10 +531,10 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class PerceptualConfig:
+class PerceptualConfig(Options, group="perceptual"):
     """Distance of VGG16's features (LPIPS, Zhang et al. 2018). Its weights are your files: nothing is downloaded."""
 
-    weight: float = 1.0
+    weight: NotNegative = 1.0
     """Weight beside the pixels' distance; 0 leaves it out."""
     backbone: str = ""
     """VGG16 as torchvision publishes it: a state dict, features.0.weight and so on. Empty: trains without."""
@@ -586,7 +542,7 @@ class PerceptualConfig:
     """The linear heads of LPIPS, version 0.1, vgg: a state dict, lin0.model.1.weight and so on."""
 
     def __post_init__(self) -> None:
-        require(self.weight >= 0, f"perceptual.weight is {self.weight}: must not be negative")
+        super().__post_init__()
         require(
             bool(self.backbone) == bool(self.heads),
             "perceptual.backbone and perceptual.heads belong together: name both files, or neither",
@@ -594,68 +550,56 @@ class PerceptualConfig:
 
 
 @dataclass(frozen=True)
-class CriticConfig:
+class CriticConfig(Options, group="critic"):
     """PatchGAN critic (Isola et al. 2017) with the hinge loss and the adaptive weight of VQ-GAN (Esser et al. 2021)."""
 
-    weight: float = 0.75
+    weight: NotNegative = 0.75
     """Weight of the adversarial loss, times |gradient of the distances| / |gradient of the adversarial loss|; 0: no
     critic."""
-    factor: float = 1.0
+    factor: NotNegative = 1.0
     """Weight of the adversarial loss and of the critic's own loss, on top of that."""
-    start: float = 0.0
+    start: Part = 0.0
     """Part of the run, 0 to 1, before which the critic neither counts nor learns."""
-    channels: int = 64
+    channels: Count = 64
     """Channels of the first convolution; each after it doubles them, up to eight times as many."""
-    layers: int = 3
+    layers: Count = 3
     """Convolutions that halve the width, the first among them: they set the size of a patch."""
-    lr_ratio: float = 1.0
+    lr_ratio: Positive = 1.0
     """The critic's learning rate, in units of train.lr."""
-
-    def __post_init__(self) -> None:
-        for name in ("weight", "factor"):
-            require(getattr(self, name) >= 0, f"critic.{name} is {getattr(self, name)}: must not be negative")
-        require(0 <= self.start <= 1, f"critic.start is {self.start}: choose a part of the run from 0 to 1")
-        for name in ("channels", "layers"):
-            require(getattr(self, name) >= 1, f"critic.{name} is {getattr(self, name)}: must be at least 1")
-        require(self.lr_ratio > 0, f"critic.lr_ratio is {self.lr_ratio}: must be positive")
 
 
 @dataclass(frozen=True)
-class VQGANConfig:
+class VQGANConfig(Options, group="model"):
     """The VQ first stage and its losses (method section 1.1). A weight of 0 leaves its part out."""
 
     image_size: int = 64
     """Height and width of the images in pixels."""
-    channels: int = 3
+    channels: Count = 3
     """Latent channels, the length of a codebook vector."""
     vq: VQConfig = field(default_factory=VQConfig)
-    pixel: float = 1.0
+    pixel: NotNegative = 1.0
     """Weight of the mean absolute difference of the pixels."""
-    codebook: float = 1.0
+    codebook: NotNegative = 1.0
     """Weight of the mean squared distance of latents and their codes; it counts twice, as a pull on the codes and as a
     pull on the latents."""
-    beta: float = 0.25
+    beta: NotNegative = 0.25
     """Weight of one of the two pulls."""
     beta_on: Literal["latents", "codes"] = "latents"
     """Which one: on the `latents` is the commitment term (van den Oord et al. 2017); on the `codes`, what the published
     code does."""
-    revive_after: int = 0
+    revive_after: CountOrZero = 0
     """A code that was nearest to no latent for this many batches in a row becomes a latent of the last; 0: never."""
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
 
     def __post_init__(self) -> None:
-        require(self.channels >= 1, f"model.channels is {self.channels}: must be at least 1")
-        for name in ("pixel", "codebook", "beta", "revive_after"):
-            require(getattr(self, name) >= 0, f"model.{name} is {getattr(self, name)}: must not be negative")
+        super().__post_init__()
         require(
             self.pixel > 0 or (self.perceptual.weight > 0 and bool(self.perceptual.backbone)),
             "model.pixel is 0 and there is no perceptual distance: one of them must say what a good picture is",
         )
-        require(
-            self.image_size % self.vq.downsample == 0,
-            f"model.image_size is {self.image_size}: the levels of the VQModel need a multiple of {self.vq.downsample}",
-        )
+        down = self.vq.downsample
+        self.require("image_size", self.image_size % down == 0, f"the levels of the VQModel need a multiple of {down}")
         require(
             self.critic.weight == 0 or self.image_size // 2**self.critic.layers >= 3,
             f"critic.layers is {self.critic.layers}: {self.image_size} px images are too small for as many",
@@ -666,17 +610,17 @@ class VQGANConfig:
 class VQTrainConfig(LoopConfig):
     """Training of the VQ first stage by Adam(0.5, 0.9) (method section 1.1). No average by default."""
 
-    images: int = 48_480_000
+    images: Count = 48_480_000
     """Images to train on in all, each pass counted."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Images per step, over all processes."""
-    accumulate: int = 2
+    accumulate: Count = 2
     """A step works through its batch in this many parts, one after the other: less memory, the mean of their gradients.
     BatchNorm sees a part at a time."""
-    lr: float = 1.152e-3
+    lr: Positive = 1.152e-3
     """The optimiser's learning rate: 4.5e-6 times the images of a step, as the published code scales it unless told not
     to; then it is 4.5e-6."""
-    ema_decay: float = 0.0
+    ema_decay: PartBelowOne = 0.0
     """Decay of the moving average of the trained weights, min(decay, (1 + n) / (10 + n)) at update n; 0 averages
     nothing."""
 

@@ -1,5 +1,6 @@
-"""Writing files so that they are there whole or not at all."""
+"""Files that are there whole or not at all, and their hashes."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -46,6 +47,16 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def hash_of(path: Path, algorithm: str = "sha256", progress: Callable[[int], None] = lambda _: None) -> str:
+    """The hash of a file in hexadecimal; `progress` is told how many bytes were read so far."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+            progress(file.tell())
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

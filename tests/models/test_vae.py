@@ -147,7 +147,7 @@ def test_cut_and_resumed_is_bit_equal_to_uninterrupted_and_learns(penalty, cache
     ("options", "words"),
     [
         ({"weight": 0.5}, "model.weight is 0.5: beta_vae needs at least 1"),
-        ({"decoder_channels": ()}, "decoder_channels is empty"),
+        ({"decoder_channels": ()}, r"decoder_channels is \(\): name at least one"),
         ({"image_size": 36}, "36 px cannot be halved 4 times"),
         ({"decoder_hidden": (0,)}, r"decoder_hidden is \(0,\)"),
         ({"discriminator_lr_ratio": 0.0}, "must be positive"),

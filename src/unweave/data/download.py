@@ -4,7 +4,6 @@ During the download of NAME there is NAME.part. Where nobody published a hash, t
 NAME.sha256, as sha256sum writes it.
 """
 
-import hashlib
 import itertools
 import re
 import shutil
@@ -20,7 +19,7 @@ import urllib3
 from unweave.data.sets.card import Remote
 from unweave.data.sets.reading import is_web_page
 from unweave.errors import UserError, require
-from unweave.files import explain_os_errors, sync, write_text
+from unweave.files import explain_os_errors, hash_of, sync, write_text
 from unweave.record import Display, Log, clock
 
 TRIES = 5  # in a row, without a new byte
@@ -228,13 +227,8 @@ def _compare(part: Path, digest: str, log: Log) -> str:
 
 def _hash(path: Path, like: str) -> str:
     algorithm = like.partition(":")[0]
-    digest, done = hashlib.new(algorithm), 0
-    with path.open("rb") as file, Display(f"hashing {path.name}", _size(path), "bytes") as display:
-        while block := file.read(PIECE):
-            digest.update(block)
-            done += len(block)
-            display.update(done)
-    return f"{algorithm}:{digest.hexdigest()}"
+    with Display(f"hashing {path.name}", _size(path), "bytes") as display:
+        return f"{algorithm}:{hash_of(path, algorithm, display.update)}"
 
 
 def _record(path: Path) -> Path:

@@ -3,7 +3,6 @@
 n images, d features.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from unweave.config import Sampling
 from unweave.data.base import ImageSet, require_size
 from unweave.errors import require
+from unweave.files import hash_of
 from unweave.metrics.frechet import Moments, frechet_distance
 from unweave.models.base import UnitModel, eval_mode
 from unweave.models.images import normalise
@@ -79,7 +79,7 @@ def distance_to_data(
         "images": num,
         "real_images": len(real),
         "features": f"Inception's last pool, {NUM_FEATURES}" if weights else f"the model's own extractor, {width}",
-        "weights": {"file": weights.name, "sha256": _sha256(weights)} if weights else None,
+        "weights": {"file": weights.name, "sha256": hash_of(weights)} if weights else None,
         "conditions": "units of random images of the data set, with replacement; fresh noise for each",
         "sampling": {"steps": sampling.steps, "solver": sampling.solver, "seed": sampling.seed},
         "data": dataset.name,
@@ -110,8 +110,3 @@ def _moments(
             display.update(start + len(part))
     assert found is not None
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

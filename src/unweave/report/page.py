@@ -1,19 +1,15 @@
 """One page about a run, or two side by side: a single file without scripts that asks for nothing from elsewhere."""
 
-import base64
 import datetime
 import functools
 import json
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
@@ -24,10 +20,10 @@ from unweave.metrics.downstream import OFFICIAL_SIZES
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
 from unweave.models.base import UnitModel
 from unweave.models.folder import ATTRIBUTES, home, read_results
-from unweave.record import clock, read_record
+from unweave.record import clock, read_record, versions
 from unweave.report.anchors import dispersion
 from unweave.report.curves import TITLES, curves_figure, panels
-from unweave.report.pictures import Explorer, Picture
+from unweave.report.pictures import Explorer, Picture, png_address
 
 MOST_LINES = 12  # of the training record
 PROTOCOL = "robust"  # of the scores besides the four
@@ -186,9 +182,8 @@ def _curves(record: list[dict[str, Any]], beside: Sequence[list[dict[str, Any]]]
 
 
 def _figure(picture: Picture) -> Figure:
-    data = base64.b64encode(picture.path.read_bytes()).decode()
     with Image.open(picture.path) as image:
-        return Figure(picture, f"data:image/png;base64,{data}", *image.size)
+        return Figure(picture, png_address(picture.path.read_bytes()), *image.size)
 
 
 def _facts(explorer: Explorer) -> list[tuple[str, str]]:
@@ -252,9 +247,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _versions(results: dict[str, Any] | None) -> list[tuple[str, str]]:
-    now = {"unweave": version("unweave"), "torch": torch.__version__, "python": platform.python_version()}
     scored = results["versions"] if results else {}
-    return [(f"{name}, this page", text) for name, text in now.items()] + [
+    return [(f"{name}, this page", text) for name, text in versions().items()] + [
         (f"{name}, scores", text) for name, text in scored.items()
     ]
 

@@ -1,5 +1,6 @@
 """The pictures of a run: what its units keep of an image, what each does, and where their anchors lie."""
 
+import base64
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -266,6 +267,11 @@ class Explorer:
     def _rows(self) -> list[str]:
         """The labels as heads of rows."""
         return [wrapped(label.replace("\n", ": "), 2 * LETTERS) for label in self.labels]
+
+
+def png_address(png: bytes) -> str:
+    """A data URI, an address that has the picture in it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def unit_labels(model: UnitModel, results: dict[str, Any] | None) -> list[str]:

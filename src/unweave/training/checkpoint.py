@@ -11,7 +11,6 @@
 A checkpoint is written into a hidden folder and renamed: it is there whole or not at all.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -26,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from unweave.config import RunConfig, VQRunConfig
 from unweave.configfile import differences, read_json, to_json
 from unweave.errors import UserError, require
-from unweave.files import explain_os_errors, sync, write_text
+from unweave.files import explain_os_errors, hash_of, sync, write_text
 from unweave.record import Log
 
 Tensors = dict[str, torch.Tensor]
@@ -105,7 +104,7 @@ def save(run: Path, checkpoint: Checkpoint) -> None:
         try:
             fresh.mkdir(parents=True)
             save_file({name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}, fresh / TENSORS)
-            manifest = {"images": checkpoint.images, "values": checkpoint.values, "sha256": _hash(fresh / TENSORS)}
+            manifest = {"images": checkpoint.images, "values": checkpoint.values, "sha256": hash_of(fresh / TENSORS)}
             (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             for name in (TENSORS, MANIFEST):
                 sync(fresh / name)
@@ -142,7 +141,7 @@ def newest(run: Path) -> Path | None:
 
 def _read(folder: Path) -> Checkpoint:
     manifest = json.loads((folder / MANIFEST).read_text())
-    if _hash(folder / TENSORS) != manifest["sha256"]:
+    if hash_of(folder / TENSORS) != manifest["sha256"]:
         raise ValueError(f"the hash of {TENSORS} is not the one in {MANIFEST}")
     return Checkpoint(int(manifest["images"]), load_file(folder / TENSORS), manifest["values"])
 
@@ -150,8 +149,3 @@ def _read(folder: Path) -> Checkpoint:
 def _folders(run: Path) -> list[Path]:
     state = run / "state"
     return sorted(item for item in state.iterdir() if item.name.isdigit()) if state.is_dir() else []
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

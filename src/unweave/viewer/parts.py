@@ -1,6 +1,5 @@
 """What the viewer shows, as pieces of HTML: pictures are in them, and all that someone typed is escaped."""
 
-import base64
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.report.pictures import png_address
 from unweave.viewer.session import Drawn, Reading
 
 
@@ -59,7 +59,7 @@ def _png(image: np.ndarray) -> str:
     """A picture (H, W, 3) as an address that has it in it."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return png_address(buffer.getvalue())
 
 
 def _parts() -> Any:

@@ -5,8 +5,8 @@ from pathlib import Path
 from unweave.config import DiffusionConfig
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import save_model
-from unweave.models.lightning_file import read_state_dict
-from unweave.models.official import official_parts, write_vq
+from unweave.published.lightning_file import read_state_dict
+from unweave.published.names import published_parts, write_first_stage
 
 
 def convert(checkpoint: Path, folder: Path) -> None:
@@ -17,10 +17,10 @@ def convert(checkpoint: Path, folder: Path) -> None:
     alone, which `--model.tokenizer.folder` takes for a new run. Raises `UserError` when the file cannot be read
     or is another model's, or when the folder cannot be written.
     """
-    parts = official_parts(read_state_dict(checkpoint))
+    parts = published_parts(read_state_dict(checkpoint))
     model = DiffusionModel(DiffusionConfig())
     model.denoiser.load_state_dict(parts.unet_ema or parts.unet)
     model.encoder.load_state_dict(parts.encoder)
     model.tokenizer.load_state_dict(parts.vq)
     save_model(model, folder)
-    write_vq(parts, folder / "first_stage")
+    write_first_stage(parts, folder / "first_stage")

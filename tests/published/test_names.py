@@ -18,12 +18,12 @@ from diffusers import VQModel
 import unweave
 from unweave.config import DiffusionConfig
 from unweave.errors import UserError
-from unweave.models import convert as convert_module
-from unweave.models.convert import convert
-from unweave.models.official import EMA, IGNORED, UNET, official_parts, write_vq
 from unweave.models.tokenizer import VQ
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.unet import UNet
+from unweave.published import convert as convert_module
+from unweave.published.convert import convert
+from unweave.published.names import EMA, IGNORED, UNET, published_parts, write_first_stage
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CONFIG = DiffusionConfig()
@@ -32,7 +32,7 @@ SCHEDULE = [name for name in IGNORED if not name.startswith(EMA)]
 
 
 def fill(kind, z):
-    """A tensor's values from its standard normal draws, by the rule of `official_state_dict.json`."""
+    """A tensor's values from its standard normal draws, by the rule of `published_state_dict.json`."""
     rules = {
         "*running_var": lambda: 1 + 0.1 * np.abs(z),
         "*running_mean": lambda: 0.1 * z,
@@ -44,9 +44,9 @@ def fill(kind, z):
 
 
 @pytest.fixture(scope="session")
-def official_state():
+def published_state():
     """The published model's state dict, filled as its description says; shared, so never written into."""
-    described = json.loads((FIXTURES / "official_state_dict.json").read_text())
+    described = json.loads((FIXTURES / "published_state_dict.json").read_text())
     rng, state = np.random.default_rng(described["seed"]), {}
     for name, shape, _ in sorted(described["tensors"]):
         if name.endswith("num_batches_tracked"):
@@ -59,14 +59,14 @@ def official_state():
 
 
 @pytest.fixture(scope="module")
-def parts(official_state):
-    return official_parts(official_state | {"scale_factor": torch.tensor(SCALE_FACTOR)})
+def parts(published_state):
+    return published_parts(published_state | {"scale_factor": torch.tensor(SCALE_FACTOR)})
 
 
 @pytest.fixture(scope="session")
-def official_io():
+def published_io():
     """Inputs of the published modules, and what these gave."""
-    return {name: torch.from_numpy(array) for name, array in np.load(FIXTURES / "official_io.npz").items()}
+    return {name: torch.from_numpy(array) for name, array in np.load(FIXTURES / "published_io.npz").items()}
 
 
 def distance(ours, theirs):
@@ -85,73 +85,73 @@ def with_average(state):
 
 
 @torch.no_grad()
-def test_feature_extractor(parts, official_io):
+def test_feature_extractor(parts, published_io):
     encoder = FeatureExtractor(CONFIG.encoder, CONFIG.image_size)
     encoder.load_state_dict(parts.encoder)
     assert sum(p.numel() for p in encoder.parameters()) == 23_570_324
-    scalars, tokens = encoder.eval()(official_io["images"])
-    assert distance(scalars, official_io["unit_scalars"]) <= 1e-4
-    assert distance(tokens, official_io["tokens"]) <= 1e-4
+    scalars, tokens = encoder.eval()(published_io["images"])
+    assert distance(scalars, published_io["unit_scalars"]) <= 1e-4
+    assert distance(tokens, published_io["tokens"]) <= 1e-4
 
 
 @torch.no_grad()
-def test_unet(parts, official_io):
+def test_unet(parts, published_io):
     unet = UNet(CONFIG.unet, CONFIG.tokenizer.channels, CONFIG.latent_size, CONFIG.encoder.token_dim)
     unet.load_state_dict(parts.unet)
     assert sum(p.numel() for p in unet.parameters()) == 37_549_507
-    predicted = unet.eval()(*(official_io[name] for name in ("noisy_latents", "timesteps", "tokens")))
-    assert distance(predicted, official_io["predicted_noise"]) <= 1e-4
+    predicted = unet.eval()(*(published_io[name] for name in ("noisy_latents", "timesteps", "tokens")))
+    assert distance(predicted, published_io["predicted_noise"]) <= 1e-4
 
 
 @torch.no_grad()
-def test_first_stage(parts, official_io):
+def test_first_stage(parts, published_io):
     tokenizer = VQ(CONFIG.tokenizer, CONFIG.image_size)
     tokenizer.load_state_dict(parts.vq)
     assert sum(p.numel() for p in tokenizer.parameters()) == 3_478_078
-    latents = tokenizer.encode(official_io["images"])
-    assert distance(latents / SCALE_FACTOR, official_io["first_stage_latents"]) <= 1e-4
+    latents = tokenizer.encode(published_io["images"])
+    assert distance(latents / SCALE_FACTOR, published_io["first_stage_latents"]) <= 1e-4
     _, _, (_, _, indices) = tokenizer.vq.quantize(latents / SCALE_FACTOR)
-    assert torch.equal(indices.reshape(2, 16, 16), official_io["codebook_indices"])
-    assert distance(tokenizer.decode(latents), official_io["first_stage_reconstruction"]) <= 1e-4
+    assert torch.equal(indices.reshape(2, 16, 16), published_io["codebook_indices"])
+    assert distance(tokenizer.decode(latents), published_io["first_stage_reconstruction"]) <= 1e-4
 
 
-def test_every_number_is_used_and_every_tensor_of_ours_is_filled(parts, official_state):
+def test_every_number_is_used_and_every_tensor_of_ours_is_filled(parts, published_state):
     """Same count and same sum: no number of theirs is lost, none of ours is left as it was."""
     for prefix, ours in (
         ("model.", parts.unet),
         ("cond_stage_model.", parts.encoder),
         ("first_stage_model.", parts.vq),
     ):
-        theirs = [tensor for name, tensor in official_state.items() if name.startswith(prefix)]
+        theirs = [tensor for name, tensor in published_state.items() if name.startswith(prefix)]
         numbers = [tensor for name, tensor in ours.items() if name != "scale"]
         assert sum(t.numel() for t in theirs) == sum(t.numel() for t in numbers)
         expected, found = (sum(t.double().sum().item() for t in tensors) for tensors in (theirs, numbers))
         assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_scale_factor(parts, official_state):
+def test_scale_factor(parts, published_state):
     assert parts.scale_factor == parts.vq["scale"] == torch.tensor(SCALE_FACTOR)
-    assert official_parts(official_state).scale_factor == 1
+    assert published_parts(published_state).scale_factor == 1
 
 
-def test_the_first_stage_as_a_folder(parts, official_io, tmp_path):
+def test_the_first_stage_as_a_folder(parts, published_io, tmp_path):
     """diffusers reads it, and a tokenizer fitted from it has the same weights."""
-    write_vq(parts, tmp_path / "vq")
+    write_first_stage(parts, tmp_path / "vq")
     vq = VQModel.from_pretrained(tmp_path / "vq", local_files_only=True, use_safetensors=True).eval()
     assert vq.config.scaling_factor == parts.scale_factor
     with torch.no_grad():
-        reconstruction = vq.decode(official_io["first_stage_latents"]).sample
-    assert distance(reconstruction, official_io["first_stage_reconstruction"]) <= 1e-4
+        reconstruction = vq.decode(published_io["first_stage_latents"]).sample
+    assert distance(reconstruction, published_io["first_stage_reconstruction"]) <= 1e-4
     tokenizer = VQ(replace(CONFIG.tokenizer, folder=str(tmp_path / "vq")), CONFIG.image_size)
-    tokenizer.fit(official_io["images"])
+    tokenizer.fit(published_io["images"])
     assert all(torch.equal(t, parts.vq[name]) for name, t in tokenizer.state_dict().items() if name != "scale")
-    assert tokenizer.scale.item() == pytest.approx(1 / official_io["first_stage_latents"].std().item(), rel=1e-4)
+    assert tokenizer.scale.item() == pytest.approx(1 / published_io["first_stage_latents"].std().item(), rel=1e-4)
     with pytest.raises(UserError, match="cannot write"):
-        write_vq(parts, tmp_path / "vq" / "config.json")
+        write_first_stage(parts, tmp_path / "vq" / "config.json")
 
 
-def test_the_moving_average_is_told_from_the_unet(parts, official_state):
-    both = official_parts(with_average(official_state))
+def test_the_moving_average_is_told_from_the_unet(parts, published_state):
+    both = published_parts(with_average(published_state))
     assert both.unet.keys() == both.unet_ema.keys()
     assert all(torch.equal(tensor, both.unet_ema[name]) for name, tensor in parts.unet.items())
     assert not any(torch.equal(tensor, both.unet_ema[name]) for name, tensor in both.unet.items())
@@ -173,10 +173,10 @@ def test_the_moving_average_is_told_from_the_unet(parts, official_state):
         ({"scale_factor": torch.ones(3)}, r"scale_factor in the checkpoint is \[1.0, 1.0, 1.0\]"),
     ],
 )
-def test_another_model_is_refused(official_state, changes, message):
-    state = {name: tensor for name, tensor in (official_state | changes).items() if tensor is not None}
+def test_another_model_is_refused(published_state, changes, message):
+    state = {name: tensor for name, tensor in (published_state | changes).items() if tensor is not None}
     with pytest.raises(UserError, match=message) as caught:
-        official_parts(state)
+        published_parts(state)
     assert "\n" not in str(caught.value)
 
 
@@ -220,9 +220,9 @@ def lightning_content(state, hostile, unknown_class):
     }
 
 
-def test_checkpoint_to_model(official_state, official_io, unknown_class, tmp_path):
+def test_checkpoint_to_model(published_state, published_io, unknown_class, tmp_path):
     checkpoint, folder, marker = tmp_path / "epoch=000099.ckpt", tmp_path / "model", tmp_path / "it ran"
-    torch.save(lightning_content(with_average(official_state), Hostile(marker), unknown_class), checkpoint)
+    torch.save(lightning_content(with_average(published_state), Hostile(marker), unknown_class), checkpoint)
     del sys.modules["training_code"]
     convert(checkpoint, folder)
     checkpoint.unlink()  # 270 MB
@@ -230,22 +230,22 @@ def test_checkpoint_to_model(official_state, official_io, unknown_class, tmp_pat
 
     model = unweave.load(folder)
     (folder / "model.safetensors").unlink()
-    codes = model.encode((official_io["images"].permute(0, 2, 3, 1) + 1) / 2)
-    assert distance(torch.from_numpy(codes.scalars), official_io["unit_scalars"]) <= 1e-4
-    assert distance(torch.from_numpy(codes.tokens), official_io["tokens"]) <= 1e-4
+    codes = model.encode((published_io["images"].permute(0, 2, 3, 1) + 1) / 2)
+    assert distance(torch.from_numpy(codes.scalars), published_io["unit_scalars"]) <= 1e-4
+    assert distance(torch.from_numpy(codes.tokens), published_io["tokens"]) <= 1e-4
     np.testing.assert_array_equal(codes.aligned, codes.tokens)  # no anchors were fitted
     with torch.no_grad():
-        predicted = model.denoiser(*(official_io[name] for name in ("noisy_latents", "timesteps", "tokens")))
-        latents = model.tokenizer.encode(official_io["images"])
+        predicted = model.denoiser(*(published_io[name] for name in ("noisy_latents", "timesteps", "tokens")))
+        latents = model.tokenizer.encode(published_io["images"])
         reconstruction = model.tokenizer.decode(latents)
-    assert distance(predicted, official_io["predicted_noise"]) <= 1e-4
-    assert distance(latents, official_io["first_stage_latents"] * SCALE_FACTOR) <= 1e-4
-    assert distance(reconstruction, official_io["first_stage_reconstruction"]) <= 1e-4
+    assert distance(predicted, published_io["predicted_noise"]) <= 1e-4
+    assert distance(latents, published_io["first_stage_latents"] * SCALE_FACTOR) <= 1e-4
+    assert distance(reconstruction, published_io["first_stage_reconstruction"]) <= 1e-4
 
 
-def test_without_an_average_the_unet_itself_is_taken(official_state, parts, monkeypatch, tmp_path):
+def test_without_an_average_the_unet_itself_is_taken(published_state, parts, monkeypatch, tmp_path):
     written = []
-    monkeypatch.setattr(convert_module, "read_state_dict", lambda _: official_state)
+    monkeypatch.setattr(convert_module, "read_state_dict", lambda _: published_state)
     monkeypatch.setattr(convert_module, "save_model", lambda model, _: written.append(model))
     convert(Path("x.ckpt"), tmp_path / "folder")
     assert all(torch.equal(tensor, parts.unet[name]) for name, tensor in written[0].denoiser.state_dict().items())

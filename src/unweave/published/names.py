@@ -1,8 +1,9 @@
 """From the names of the published code's checkpoints to our modules (youngjun-jun/dis-dis, EncDiff's file layout).
 
-N units. For each of our modules a function here gives its tensors under their official names: a dict from official name
-to a view that has the official shape and shares memory with ours. Copying into the views fills the module, whichever
-way ours groups the numbers (keys and values in one matrix, the units' MLPs in one batch, 1x1 convolutions as matrices).
+N units. For each of our modules a function here gives its tensors under their published names: a dict from published
+name to a view that has the published shape and shares memory with ours. Copying into the views fills the module,
+however ours groups the numbers (keys and values in one matrix, the units' MLPs in one batch, 1x1 convolutions as
+matrices).
 """
 
 import math
@@ -15,8 +16,7 @@ from torch import Tensor, nn
 
 from unweave.config import DiffusionConfig
 from unweave.errors import require
-from unweave.files import explain_os_errors
-from unweave.models.tokenizer import VQ
+from unweave.models.tokenizer import VQ, write_vq
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.layers import Attention
 from unweave.nn.unet import ResBlock, Stage, Transformer, UNet
@@ -60,7 +60,7 @@ VQ_NAMES = {  # diffusers' names, as patterns, and taming-transformers'
 }
 
 
-class OfficialParts(NamedTuple):
+class PublishedParts(NamedTuple):
     """What a published checkpoint holds, as state dicts of our modules at the published sizes."""
 
     unet: State
@@ -75,7 +75,7 @@ class OfficialParts(NamedTuple):
     """1 / standard deviation of the first stage's latents, the `scale` in `vq`."""
 
 
-def official_parts(state_dict: State) -> OfficialParts:
+def published_parts(state_dict: State) -> PublishedParts:
     """Takes a published state dict apart, every tensor of it.
 
     Raises `UserError` naming the tensor that is missing, has another shape, or is unknown.
@@ -97,7 +97,7 @@ def official_parts(state_dict: State) -> OfficialParts:
     _check(state_dict, views)
     for name, view in views.items():
         view.copy_(state_dict[name])
-    return OfficialParts(
+    return PublishedParts(
         unet.state_dict(),
         unet_ema.state_dict() if has_ema else {},
         encoder.state_dict(),
@@ -106,7 +106,7 @@ def official_parts(state_dict: State) -> OfficialParts:
     )
 
 
-def write_vq(parts: OfficialParts, folder: Path) -> None:
+def write_first_stage(parts: PublishedParts, folder: Path) -> None:
     """Writes the first stage as a diffusers VQModel folder, which `tokenizer.folder` of a new run can name.
 
     Raises `UserError` when the folder cannot be written.
@@ -115,13 +115,11 @@ def write_vq(parts: OfficialParts, folder: Path) -> None:
     tokenizer = VQ(config.tokenizer, config.image_size)
     tokenizer.load_state_dict(parts.vq)
     tokenizer.vq.register_to_config(scaling_factor=parts.scale_factor)
-    with explain_os_errors(folder, "Free space or choose another folder."):
-        folder.mkdir(parents=True, exist_ok=True)  # which save_pretrained does too, but a file in its way it only logs
-        tokenizer.vq.save_pretrained(folder)
+    write_vq(tokenizer.vq, folder)
 
 
 def unet_views(unet: UNet) -> State:
-    """The U-Net's tensors under their official names and in their official shapes."""
+    """The U-Net's tensors under their published names and in their published shapes."""
     views = _renamed(unet.time_mlp, "time_embed") | _renamed(unet.stem, "input_blocks.0.0")
     for index, stage in enumerate(unet.down, start=1):
         views |= _stage_views(stage, f"input_blocks.{index}")
@@ -133,10 +131,10 @@ def unet_views(unet: UNet) -> State:
 
 
 def encoder_views(encoder: FeatureExtractor) -> State:
-    """The feature extractor's tensors under their official names and in their official shapes."""
+    """The feature extractor's tensors under their published names and in their published shapes."""
     views: State = {}
     for name, tensor in encoder.convs.state_dict().items():
-        block, layer, key = name.split(".")  # officially one flat list of convolution, norm, activation, ...
+        block, layer, key = name.split(".")  # theirs is one flat list of convolution, norm, activation, ...
         views[f"image_encoder.encoder.{3 * int(block) + int(layer)}.{key}"] = tensor
     views |= _renamed(encoder.head, "image_encoder.fc")
     for layer, (weight, bias) in enumerate(zip(encoder.units.weights, encoder.units.biases, strict=True)):
@@ -147,16 +145,16 @@ def encoder_views(encoder: FeatureExtractor) -> State:
 
 
 def vq_views(vq: "VQModel") -> State:
-    """The VQModel's tensors under their official names (taming-transformers') and in their official shapes."""
+    """The VQModel's tensors under their published names (taming-transformers') and in their published shapes."""
     views: State = {}
     for name, tensor in vq.state_dict().items():
-        is_matrix = tensor.ndim == 2 and ".attentions." in name  # officially a 1x1 convolution
+        is_matrix = tensor.ndim == 2 and ".attentions." in name  # theirs is a 1x1 convolution
         views[FIRST_STAGE + _vq_name(name, len(vq.decoder.up_blocks))] = _as_conv(tensor) if is_matrix else tensor
     return views
 
 
 def _vq_name(name: str, num_levels: int) -> str:
-    """The official name of a tensor of diffusers' VQModel; the levels of its decoder are counted from the widest."""
+    """The published name of a tensor of diffusers' VQModel; the levels of its decoder are counted from the widest."""
     for pattern, replacement in VQ_NAMES.items():
         name = re.sub(pattern, replacement, name)
     name = re.sub(r"mid\.block_(\d+)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
