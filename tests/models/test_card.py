@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
 import unweave
-from unweave.metrics.meanings import PUBLISHED
+from unweave.metrics.suite import PUBLISHED
 from unweave.models.card import OURS, write_card
 from unweave.models.folder import load, save_model
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import unweave
 from unweave.cli import main
-from unweave.metrics.meanings import MEANINGS, PUBLISHED
+from unweave.metrics.suite import DESCRIPTIONS, PUBLISHED
 from unweave.report.curves import curves_figure
 
 HOSTILE = "<script>alert('1')</script>&\"<img src=http://x.example>"
@@ -92,7 +92,7 @@ def results_of(model):
             "notes": [f"unit 1 is {HOSTILE}"],
         }
 
-    others = [name for name in MEANINGS if name not in (*PUBLISHED, "tad", "downstream", "udr")]
+    others = [name for name in DESCRIPTIONS if name not in (*PUBLISHED, "tad", "downstream", "udr")]
     return {
         "scores": scores(),
         "untrained": scores(),
@@ -164,14 +164,14 @@ def test_numbers_are_those_of_the_results(page, scored):
     read = Page(page)
     chance = {"FactorVAE": "0.500", "DCI informativeness": f"{(1 / 10 + 1 / 4) / 2:.3f}"}
     for name in PUBLISHED:
-        title = MEANINGS[name].title
+        title = DESCRIPTIONS[name].title
         expected = [f"{results[which][name]:.3f}" for which in ("scores", "untrained")]
         cells = read.row(title)
         assert cells[:3] == [*expected, chance.get(title, "0.000")]
-        assert cells[3].startswith(MEANINGS[name].asks)
+        assert cells[3].startswith(DESCRIPTIONS[name].asks)
     for name, value in results["other_scores"]["robust"].items():
         if value is not None:
-            assert read.row(MEANINGS[name].title)[0] == f"{value:.3f}"
+            assert read.row(DESCRIPTIONS[name].title)[0] == f"{value:.3f}"
     assert not any(row[0].strip() == "MIG" for table in read.tables for row in table)
     assert read.row("downstream efficiency, 100 labels")[0] == f"{results['downstream']['efficiency'][2]:.3f}"
     importance = results["scores"]["importance"]
@@ -256,10 +256,10 @@ def test_curves_are_the_record(monkeypatch, tmp_path):
     assert loss.get_xlim() == (0, 9)
 
 
-def test_meanings_are_those_of_the_handbook():
+def test_descriptions_are_those_of_the_handbook():
     from tests.test_readme import ROOT
 
     lines = (ROOT / "docs" / "metrics.md").read_text().splitlines()
-    for meaning in MEANINGS.values():
-        row = f"| {meaning.title} ({meaning.source}) | {meaning.asks} | {meaning.chance} |"
+    for text in DESCRIPTIONS.values():
+        row = f"| {text.title} ({text.source}) | {text.asks} | {text.chance} |"
         assert sum(line.startswith(row) for line in lines) == 1, row

@@ -15,7 +15,7 @@ from unweave.commands.evaluate import show
 from unweave.config import Sampling
 from unweave.data import open_dataset
 from unweave.explore import attention, traverse, unit_range
-from unweave.metrics.meanings import PUBLISHED
+from unweave.metrics.suite import PUBLISHED
 from unweave.record import console
 from unweave.report import anchors, figures, pictures
 from unweave.report.anchors import AnchoredUnit, Colouring, Row, anchors_figure, dispersion, map_figure, plane

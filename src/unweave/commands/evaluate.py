@@ -12,7 +12,7 @@ from unweave.data.base import has_attributes, require_grid
 from unweave.evaluation.encode import data_config
 from unweave.evaluation.frechet import BATCH_SIZE, distance_to_data
 from unweave.evaluation.model import evaluate, evaluate_attributes, write_results
-from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.metrics.suite import DESCRIPTIONS, PUBLISHED
 from unweave.models.base import UnitModel, find_device
 from unweave.models.card import write_card
 from unweave.models.folder import ATTRIBUTES, RESULTS, find, home, load, read_results
@@ -81,12 +81,13 @@ def show(results: dict[str, Any], unit_names: dict[int, str]) -> None:
     for column in ("score", "this model", "untrained", "chance", "perfect"):
         scores.add_column(column, justify="left" if column == "score" else "right")
     for name in PUBLISHED:
-        chance = chance_level(name, results["data"]["factor_sizes"])
+        chance = DESCRIPTIONS[name].chance_level(results["data"]["factor_sizes"])
         numbers = [f"{value:.3f}" for value in (trained[name], untrained[name], chance)]
-        scores.add_row(MEANINGS[name].title, *numbers, "1")
+        scores.add_row(DESCRIPTIONS[name].title, *numbers, "1")
     console.print(scores)
     console.print(_holders(results, unit_names))
-    log("BetaVAE, MIG, SAP, modularity, explicitness, InfoMEC, IRS (other_scores) and downstream: see results.json")
+    more = ", ".join(text.title for name, text in DESCRIPTIONS.items() if name not in (*PUBLISHED, "tad", "udr"))
+    log(f"also in results.json: {more}")
     for note in trained["notes"]:
         log(f"note: {note}")
 

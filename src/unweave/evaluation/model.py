@@ -18,8 +18,8 @@ from unweave.configfile import to_dict
 from unweave.data.base import FactorDataset, ImageSet, require_size
 from unweave.files import write_text
 from unweave.metrics import boosting, cell_index, dci, downstream, factor_vae_score, sample_rows, tad
-from unweave.metrics.inputs import Protocol, Scale, one_number_per_unit
-from unweave.metrics.suite import METRICS, score_grid
+from unweave.metrics.inputs import Protocol, Standardiser, one_number_per_unit
+from unweave.metrics.suite import METRICS, TABLE, score_grid
 from unweave.metrics.tad import OFFICIAL_STEPS
 from unweave.models.base import UnitModel, eval_mode
 from unweave.models.images import normalise
@@ -29,7 +29,7 @@ CHUNK = 512
 CHANCE_AREA = 0.5  # under the ROC curve, of a unit that knows nothing
 MOST_LABELLED = 10_000  # images that TAD is taken of, as published
 PROTOCOLS: tuple[Protocol, ...] = ("official", "robust")
-OTHERS = tuple(name for name in METRICS if name not in ("factor_vae", "dci"))
+OTHERS = tuple(name for name in METRICS if not TABLE[name].published)
 
 
 def evaluate(model: UnitModel, dataset: FactorDataset, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def scalars_of(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str,
 
 def standardise(scalars: np.ndarray) -> np.ndarray:
     """Each unit to mean 0 and standard deviation 1, float64; a unit that is constant becomes 0."""
-    return Scale.of(scalars, rounding=1e-7)(scalars)  # float32's
+    return Standardiser.of(scalars, rounding=1e-7)(scalars)  # float32's
 
 
 def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet: bool = False) -> dict[str, Any]:
@@ -188,9 +188,8 @@ def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet
 def other_scores(codes: np.ndarray, sizes: tuple[int, ...], protocol: Protocol, seed: int) -> dict[str, Any]:
     """Every other score of codes (images, N) of a full grid, by name, with its notes; null where it is not defined."""
     found = score_grid(codes, sizes, metrics=OTHERS, protocol=protocol, seed=seed)
-    names = [one.metric if one.name == "score" else f"{one.metric}_{one.name}" for one in found.scores]
-    values = [None if math.isnan(one.value) else one.value for one in found.scores]
-    return {**dict(zip(names, values)), "notes": list(found.notes)}
+    numbers = {name: None if math.isnan(value) else value for name, value in found.by_name().items()}
+    return numbers | {"notes": list(found.notes)}
 
 
 def _protocol(seed: int) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score, factor
 from unweave.metrics.frechet import Moments, frechet_distance
 from unweave.metrics.infomec import InfoMECResult, infomec
 from unweave.metrics.irs import IRSResult, irs
-from unweave.metrics.mig import MIGResult, ModularityResult, mig, modularity
+from unweave.metrics.mig import MIGResult, mig
+from unweave.metrics.modularity import ModularityResult, modularity
 from unweave.metrics.sampling import cell_index, sample_rows
 from unweave.metrics.sap import SAPResult, sap, sap_continuous
 from unweave.metrics.tad import TADResult, tad

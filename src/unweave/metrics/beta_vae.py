@@ -1,7 +1,7 @@
 """BetaVAE score (Higgins et al. 2017): can a linear model tell which factor two groups of images share?"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +10,7 @@ from unweave.errors import require
 from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import (
     Protocol,
-    Scale,
+    Standardiser,
     check_codes,
     check_factors,
     check_grid,
@@ -19,6 +19,7 @@ from unweave.metrics.inputs import (
     varying_factors,
 )
 from unweave.metrics.linear import logistic_regression
+from unweave.metrics.metric import Description, Metric, Sample
 from unweave.metrics.sampling import cell_index, row_interventions, sample_factors
 
 Points = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -119,7 +120,7 @@ def _classify(
         return BetaVAEResult(float("nan"), float("nan"), 1.0, float("nan"), dropped, (*notes, note))
     (points, shared), (points_test, shared_test) = train, test
     if protocol == "robust":
-        scale = Scale.of(points)
+        scale = Standardiser.of(points)
         points, points_test = scale(points), scale(points_test)
     require(len(np.unique(shared)) > 1, f"num_train is {len(shared)}: all points share one factor, draw more")
     model = logistic_regression(points, shared)
@@ -141,3 +142,20 @@ def _points(
         points[row] = np.abs(table[cell_index(first, sizes)] - table[cell_index(second, sizes)]).mean(axis=0)
         shared[row] = factor
     return points, shared
+
+
+def _compute(sample: Sample) -> BetaVAEResult:
+    how: dict[str, Any] = {"protocol": sample.protocol, "seed": sample.seed}
+    return beta_vae_score(*sample.grid, **how) if sample.grid else beta_vae_score_rows(*sample.all_rows, **how)
+
+
+METRIC = Metric(
+    "beta_vae",
+    _compute,
+    {"score": lambda result: (result.score, result.chance)},
+    {
+        "score": Description(
+            "BetaVAE", "Higgins et al. 2017", "can a linear model tell which factor pairs of images share?", "1 / F"
+        )
+    },
+)

@@ -3,6 +3,7 @@
 Estimator and weights are disentanglement_lib's (Locatello et al. 2019). D codes, F factors, R (D, F) importances.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from unweave.metrics import boosting
 from unweave.metrics.inputs import check_pair, plural, varying_factors
+from unweave.metrics.metric import Description, Metric
 
 SMOOTHING = 1e-11
 """Added to importances before their entropy is taken."""
@@ -132,3 +134,24 @@ def _notes(
             f"{plural(columns[~np.asarray(known)], 'factor')}: a value of some test rows is in no training row"
         )
     return tuple(notes)
+
+
+_SOURCE = "Eastwood and Williams 2018"
+METRIC = Metric(
+    "dci",
+    lambda sample: dci(*sample.rows, seed=sample.seed),
+    {
+        "disentanglement": lambda result: (result.disentanglement, 0.0),
+        "completeness": lambda result: (result.completeness, 0.0),
+        "informativeness": lambda result: (result.informativeness_test, math.nan),
+    },
+    {
+        "disentanglement": Description("DCI disentanglement", _SOURCE, "does each code predict one factor only?", "0"),
+        "completeness": Description("DCI completeness", _SOURCE, "is each factor predicted by one code only?", "0"),
+        "informativeness": Description(
+            "DCI informativeness", _SOURCE, "how accurately do all codes together predict the factors?", "majority"
+        ),
+    },
+    matrix=lambda result: result.importance,
+    published=True,
+)

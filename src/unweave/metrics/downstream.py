@@ -1,6 +1,7 @@
 """Downstream sample efficiency (Locatello et al. 2019): how well few labels tell the factors from the codes."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from unweave.errors import require
 from unweave.metrics import boosting
+from unweave.metrics.dci import METRIC as DCI
 from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import check_codes, check_pair, check_sizes, plural, varying_factors
+from unweave.metrics.metric import Description, Metric, Sample
 from unweave.metrics.sampling import cell_index, in_batches
 
 OFFICIAL_SIZES = (10_000, 1_000, 100)
@@ -130,3 +133,40 @@ def _result(
     largest = means[int(np.argmax(sizes))]
     dropped = tuple(np.flatnonzero(~kept).tolist())
     return DownstreamResult(means, means / largest, accuracy, tuple(int(size) for size in sizes), dropped, tuple(notes))
+
+
+def _compute(sample: Sample) -> DownstreamResult:
+    """With DCI's accuracies, which are those with the most labels."""
+    largest = sample.result(DCI).accuracy_test
+    if sample.grid:
+        return downstream(*sample.grid, seed=sample.seed, largest=largest)
+    return downstream_rows(*sample.rows, seed=sample.seed, largest=largest)
+
+
+def _at(size: int, part: str) -> Callable[[DownstreamResult], tuple[float, float]]:
+    """The accuracy or efficiency with `size` labels, NaN where there were fewer."""
+
+    def number(result: DownstreamResult) -> tuple[float, float]:
+        values = dict(zip(result.sizes, getattr(result, part)))
+        return float(values.get(size, math.nan)), math.nan
+
+    return number
+
+
+METRIC = Metric(
+    "downstream",
+    _compute,
+    {
+        **{f"accuracy with {size} labels": _at(size, "accuracy") for size in OFFICIAL_SIZES},
+        **{f"efficiency with {size} labels": _at(size, "efficiency") for size in OFFICIAL_SIZES[1:]},
+    },
+    {
+        "score": Description(
+            "downstream efficiency",
+            "Locatello et al. 2019",
+            "how much of the accuracy is left with 1,000 or 100 labels?",
+            "1 for useless codes",
+        )
+    },
+    by_default=False,
+)

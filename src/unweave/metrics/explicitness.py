@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import Scale, check_pair, plural, varying_factors
+from unweave.metrics.inputs import Standardiser, check_pair, plural, varying_factors
 from unweave.metrics.linear import logistic_regression
+from unweave.metrics.metric import Description, Metric, only
 
 
 class ExplicitnessResult(NamedTuple):
@@ -42,7 +43,7 @@ def explicitness(
     both = as_labels(np.concatenate([factors, factors_test]))
     labels, labels_test = both[: len(factors)], both[len(factors) :]
     varying, notes = varying_factors(labels, "factors_train")
-    scale = Scale.of(train)
+    scale = Standardiser.of(train)
     train, test = scale(train), scale(test)
     auroc = np.full((2, labels.shape[1]), np.nan)
     for factor in np.flatnonzero(varying):
@@ -86,3 +87,15 @@ def area(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
         return float("nan")
     ranks = rankdata(scores)[positive].sum()
     return float((ranks - num * (num + 1) / 2) / (num * (len(positive) - num)))
+
+
+METRIC = Metric(
+    "explicitness",
+    lambda sample: explicitness(*sample.rows),
+    only(chance=0.5),
+    {
+        "score": Description(
+            "explicitness", "Ridgeway and Mozer 2018", "can a linear model of all codes predict the factors?", "0.5"
+        )
+    },
+)

@@ -4,7 +4,7 @@ The protocol is disentanglement_lib's, its random stream included, so that numbe
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from unweave.metrics.inputs import (
     plural,
     varying_factors,
 )
+from unweave.metrics.metric import Description, Metric, Sample
 from unweave.metrics.sampling import Cells, cell_index, interventions, row_interventions, sample_factors
 
 
@@ -173,3 +174,25 @@ def _notes(active: NDArray[np.bool_], dropped: tuple[int, ...], num_varying: int
     if num_varying == 1:
         notes.append("one factor varies: the score is 1 whatever the codes are")
     return tuple(notes)
+
+
+def _compute(sample: Sample) -> FactorVAEResult:
+    how: dict[str, Any] = {"protocol": sample.protocol, "seed": sample.seed}
+    return factor_vae_score(*sample.grid, **how) if sample.grid else factor_vae_score_rows(*sample.all_rows, **how)
+
+
+METRIC = Metric(
+    "factor_vae",
+    _compute,
+    {"score": lambda result: (result.score, result.chance)},
+    {
+        "score": Description(
+            "FactorVAE",
+            "Kim and Mnih 2018",
+            "when one factor is held fixed, is it always the same code that stays constant?",
+            "1 / F",
+        )
+    },
+    matrix=lambda result: result.votes_eval.T,
+    published=True,
+)

@@ -1,5 +1,6 @@
 """InfoMEC (Hsu et al. 2023): modularity, compactness and explicitness from normalised mutual information."""
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from unweave.metrics.information import (
 )
 from unweave.metrics.inputs import (
     Protocol,
-    Scale,
+    Standardiser,
     check_codes,
     check_factors,
     check_protocol,
@@ -24,6 +25,7 @@ from unweave.metrics.inputs import (
     varying_factors,
 )
 from unweave.metrics.linear import logistic_regression
+from unweave.metrics.metric import Description, Metric
 
 Prune = Literal["iqr10", "range20"]
 SMALLEST_SUM = 1e-6
@@ -76,7 +78,7 @@ def infomec(
     table = check_codes(codes, "codes")
     labels = as_labels(check_factors(factors, "factors", len(table)))
     varying, notes = varying_factors(labels, "factors")
-    scale = Scale.of(table)
+    scale = Standardiser.of(table)
     scaled = scale(table)
     free = labels[:, varying]
     values = as_labels(table) if discrete else None
@@ -166,3 +168,27 @@ def _explicitness(codes: NDArray[np.float64], labels: NDArray[np.int64]) -> floa
         null = np.log(len(model.classes_))
         parts.append((null - log_loss(column, model.predict_proba(codes))) / null)
     return float(np.mean(parts))
+
+
+_SOURCE = "Hsu et al. 2023"
+METRIC = Metric(
+    "infomec",
+    lambda sample: infomec(*sample.rows[:2], protocol=sample.protocol, seed=sample.seed),
+    {
+        "modularity": lambda result: (result.modularity, math.nan),
+        "compactness": lambda result: (result.compactness, math.nan),
+        "explicitness": lambda result: (result.explicitness, 0.0),
+    },
+    {
+        "modularity": Description(
+            "InfoMEC modularity", _SOURCE, "does each code have information about one factor only?", "above 0"
+        ),
+        "compactness": Description(
+            "InfoMEC compactness", _SOURCE, "is the information about each factor in one code only?", "above 0"
+        ),
+        "explicitness": Description(
+            "InfoMEC explicitness", _SOURCE, "how much of the factors does a linear model of all codes explain?", "0"
+        ),
+    },
+    matrix=lambda result: result.nmi.T,
+)

@@ -4,11 +4,13 @@ N rows, D codes, F factors, B bins, K values of a factor.
 """
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 from scipy.stats import chi2
 
 from unweave.compiled import compiled
+from unweave.errors import require
+from unweave.metrics.inputs import check_codes, check_factors, varying_factors
 
 NUM_BINS = 20
 NUM_NEIGHBOURS = 10
@@ -138,3 +140,16 @@ def _num_closer(values, radius):
 def _entropy(counts: NDArray[np.int64]) -> float:
     part = counts[counts > 0] / counts.sum()
     return float(-(part * np.log(part)).sum())
+
+
+def binned_inputs(
+    codes: ArrayLike, factors: ArrayLike, num_bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_], tuple[str, ...]]:
+    """Checked codes, labels, which factors vary, and notes about those that do not."""
+    require(num_bins >= 2, f"num_bins is {num_bins}: must be at least 2")
+    table = check_codes(codes, "codes")
+    labels = as_labels(check_factors(factors, "factors", len(table)))
+    varying, notes = varying_factors(labels, "factors")
+    if len(table) < num_bins:
+        notes = (*notes, f"{len(table)} rows are fewer than {num_bins} bins: information is mostly bias")
+    return table, labels, varying, notes

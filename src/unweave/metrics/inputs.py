@@ -81,7 +81,7 @@ def varying_factors(factors: NDArray[np.generic], name: str) -> tuple[NDArray[np
     return varying, (f"{plural(np.flatnonzero(~varying), 'factor')} left out: one value only",)
 
 
-class Scale(NamedTuple):
+class Standardiser(NamedTuple):
     """How codes are standardised: each to mean 0 and standard deviation 1, a constant one to 0."""
 
     mean: NDArray[np.float64]
@@ -90,7 +90,7 @@ class Scale(NamedTuple):
     constant: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, codes: NDArray[np.floating], rounding: float = 1e-12) -> "Scale":
+    def of(cls, codes: NDArray[np.floating], rounding: float = 1e-12) -> "Standardiser":
         """That of codes (N, D); what moves by no more than `rounding` of its largest value is constant."""
         mean, spread = codes.mean(axis=0, dtype=np.float64), codes.std(axis=0, dtype=np.float64)
         constant = spread <= rounding * np.abs(codes).max(axis=0)

@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import Protocol, Scale, check_codes, check_factors, check_protocol, plural, varying_factors
+from unweave.metrics.inputs import (
+    Protocol,
+    Standardiser,
+    check_codes,
+    check_factors,
+    check_protocol,
+    plural,
+    varying_factors,
+)
+from unweave.metrics.metric import Description, Metric, only
 
 QUANTILE = 0.99
 
@@ -43,7 +52,7 @@ def irs(
     varying, notes = varying_factors(labels, "factors")
     check_protocol(protocol)
     if protocol == "robust":
-        table = Scale.of(table)(table)
+        table = Standardiser.of(table)(table)
     largest = np.abs(table - table.mean(axis=0)).max(axis=0)
     moving = np.ptp(table, axis=0) > 0
     matrix = np.full((table.shape[1], labels.shape[1]), np.nan)
@@ -61,3 +70,19 @@ def irs(
     weights = weights / weights.sum() if moving.any() else weights
     dropped = tuple(np.flatnonzero(~varying).tolist())
     return IRSResult(float(weights @ per_code), per_code, matrix, weights, dropped, notes)
+
+
+METRIC = Metric(
+    "irs",
+    lambda sample: irs(*sample.rows[:2], protocol=sample.protocol),
+    only(),
+    {
+        "score": Description(
+            "IRS",
+            "Suter et al. 2019",
+            "does a code stay constant when factors other than its own change?",
+            "above 0 for few rows",
+        )
+    },
+    matrix=lambda result: result.matrix,
+)

@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from unweave.errors import require
 from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import Protocol, Scale, check_codes, check_pair, check_protocol, varying_factors
+from unweave.metrics.inputs import Protocol, Standardiser, check_codes, check_pair, check_protocol, varying_factors
 from unweave.metrics.linear import support_vector_machine
+from unweave.metrics.metric import Description, Metric, only
 
 SMALLEST_VARIANCE = 1e-12
 
@@ -45,7 +46,7 @@ def sap(
     labels, labels_test = both[: len(labels)], both[len(labels) :]
     varying, notes = varying_factors(labels, "factors_train")
     if protocol == "robust":
-        scale = Scale.of(train)
+        scale = Standardiser.of(train)
         train, test = scale(train), scale(test)
     matrix = np.full((train.shape[1], labels.shape[1]), np.nan)
     options = {"C": 0.01, "class_weight": "balanced", "dual": "auto", "random_state": 0}
@@ -80,3 +81,16 @@ def _result(matrix: NDArray[np.float64], varying: NDArray[np.bool_], notes: tupl
         notes = (*notes, "one code: the second best counts as 0")
     dropped = tuple(np.flatnonzero(~varying).tolist())
     return SAPResult(float((order[0] - second).mean()), matrix, dropped, notes)
+
+
+METRIC = Metric(
+    "sap",
+    lambda sample: sap(*sample.rows, protocol=sample.protocol),
+    only(chance=0.0),
+    {
+        "score": Description(
+            "SAP", "Kumar et al. 2018", "how much better does the best code predict a factor than the second best?", "0"
+        )
+    },
+    matrix=lambda result: result.matrix,
+)

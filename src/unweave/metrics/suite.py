@@ -2,27 +2,28 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.errors import require
-from unweave.metrics.beta_vae import BetaVAEResult, beta_vae_score, beta_vae_score_rows
-from unweave.metrics.dci import DCIResult, dci
-from unweave.metrics.downstream import OFFICIAL_SIZES, DownstreamResult, downstream, downstream_rows
-from unweave.metrics.explicitness import explicitness
-from unweave.metrics.factor_vae import FactorVAEResult, factor_vae_score, factor_vae_score_rows
-from unweave.metrics.infomec import infomec
-from unweave.metrics.inputs import Protocol, Scale, check_protocol, check_sizes, classes, one_number_per_unit
-from unweave.metrics.irs import irs
-from unweave.metrics.mig import mig, modularity
+from unweave.metrics.beta_vae import METRIC as BETA_VAE
+from unweave.metrics.dci import METRIC as DCI
+from unweave.metrics.downstream import METRIC as DOWNSTREAM
+from unweave.metrics.explicitness import METRIC as EXPLICITNESS
+from unweave.metrics.factor_vae import METRIC as FACTOR_VAE
+from unweave.metrics.infomec import METRIC as INFOMEC
+from unweave.metrics.inputs import Protocol, Standardiser, check_protocol, check_sizes, classes, one_number_per_unit
+from unweave.metrics.irs import METRIC as IRS
+from unweave.metrics.metric import Description, Sample, full_name
+from unweave.metrics.mig import METRIC as MIG
+from unweave.metrics.modularity import METRIC as MODULARITY
 from unweave.metrics.sampling import cell_index, sample_rows
-from unweave.metrics.sap import sap
-from unweave.metrics.tad import tad
+from unweave.metrics.sap import METRIC as SAP
+from unweave.metrics.tad import METRIC as TAD
+from unweave.metrics.udr import DESCRIPTION as UDR
 
 Vectors = Literal["pca", "flat"]
 """Units that are vectors: one number each, their first principal component; or every number a code of its own."""
@@ -54,112 +55,36 @@ class SuiteResult(NamedTuple):
     seconds: dict[str, float]
     """By metric."""
 
-
-@dataclass(frozen=True)
-class _Sample:
-    """What the scores of a suite are taken of."""
-
-    rows: tuple[NDArray[np.float64], NDArray[np.generic], NDArray[np.float64], NDArray[np.generic]]
-    """Codes and factors to train on, codes and factors to test on."""
-    factor_vae: Callable[[], FactorVAEResult]
-    beta_vae: Callable[[], BetaVAEResult]
-    downstream: Callable[[NDArray[np.float64]], DownstreamResult]
-    """From DCI's accuracies: what they share is grown once."""
-    protocol: Protocol
-    seed: int
-
-    @cached_property
-    def trees(self) -> DCIResult:
-        return dci(*self.rows, seed=self.seed)
+    def by_name(self) -> dict[str, float]:
+        """The numbers by the names that files have for them: `factor_vae`, `dci_disentanglement`."""
+        return {full_name(score.metric, score.name): score.value for score in self.scores}
 
 
-class _Entry(NamedTuple):
-    """One score: how it is taken, which of its numbers are shown with which chance level, and its matrix."""
+ROWS = (
+    FACTOR_VAE,
+    DCI,
+    BETA_VAE,
+    MIG,
+    SAP,
+    MODULARITY,
+    EXPLICITNESS,
+    INFOMEC,
+    IRS,
+    TAD,
+    DOWNSTREAM,
+)
+"""The scores of one representation, in the order of tables. UDR compares several and stands alone."""
+TABLE = {metric.name: metric for metric in ROWS}
+KNOWN = tuple(TABLE)
+METRICS = tuple(metric.name for metric in ROWS if metric.by_default)
+"""Those that are computed unless others are named: TAD needs binary factors, `downstream` takes a while more."""
 
-    take: Callable[[_Sample], Any]
-    numbers: dict[str, Callable[[Any], tuple[float, float]]]
-    """By name, the number and its chance level."""
-    matrix: Callable[[Any], NDArray[Any]] | None = None
-    """(units, factors)."""
-    asked_only: bool = False
-    """Taken only where it is named: it suits few data sets, or takes long."""
-
-
-def _at(size: int, part: str) -> Callable[[DownstreamResult], tuple[float, float]]:
-    """The accuracy or efficiency with `size` labels, NaN where there were fewer."""
-
-    def number(found: DownstreamResult) -> tuple[float, float]:
-        values = dict(zip(found.sizes, getattr(found, part)))
-        return float(values.get(size, math.nan)), math.nan
-
-    return number
-
-
-_ENTRIES = {
-    "factor_vae": _Entry(
-        lambda sample: sample.factor_vae(),
-        {"score": lambda found: (found.score, found.chance)},
-        lambda found: found.votes_eval.T,
-    ),
-    "beta_vae": _Entry(lambda sample: sample.beta_vae(), {"score": lambda found: (found.score, found.chance)}),
-    "dci": _Entry(
-        lambda sample: sample.trees,
-        {
-            "disentanglement": lambda found: (found.disentanglement, 0.0),
-            "completeness": lambda found: (found.completeness, 0.0),
-            "informativeness": lambda found: (found.informativeness_test, math.nan),
-        },
-        lambda found: found.importance,
-    ),
-    "mig": _Entry(
-        lambda sample: mig(*sample.rows[:2]),
-        {"score": lambda found: (found.score, 0.0)},
-        lambda found: found.mutual_information,
-    ),
-    "sap": _Entry(
-        lambda sample: sap(*sample.rows, protocol=sample.protocol),
-        {"score": lambda found: (found.score, 0.0)},
-        lambda found: found.matrix,
-    ),
-    "modularity": _Entry(
-        lambda sample: modularity(*sample.rows[:2], protocol=sample.protocol),
-        {"score": lambda found: (found.score, math.nan)},
-        lambda found: found.mutual_information,
-    ),
-    "explicitness": _Entry(lambda sample: explicitness(*sample.rows), {"score": lambda found: (found.score, 0.5)}),
-    "infomec": _Entry(
-        lambda sample: infomec(*sample.rows[:2], protocol=sample.protocol, seed=sample.seed),
-        {
-            "modularity": lambda found: (found.modularity, math.nan),
-            "compactness": lambda found: (found.compactness, math.nan),
-            "explicitness": lambda found: (found.explicitness, 0.0),
-        },
-        lambda found: found.nmi.T,
-    ),
-    "irs": _Entry(
-        lambda sample: irs(*sample.rows[:2], protocol=sample.protocol),
-        {"score": lambda found: (found.score, math.nan)},
-        lambda found: found.matrix,
-    ),
-    "tad": _Entry(
-        lambda sample: tad(*sample.rows[:2], method="grid" if sample.protocol == "official" else "exact"),
-        {"score": lambda found: (found.score, 0.0), "captured": lambda found: (found.captured.sum(), 0.0)},
-        lambda found: found.auroc.T,
-        asked_only=True,
-    ),
-    "downstream": _Entry(
-        lambda sample: sample.downstream(sample.trees.accuracy_test),
-        {
-            **{f"accuracy with {size} labels": _at(size, "accuracy") for size in OFFICIAL_SIZES},
-            **{f"efficiency with {size} labels": _at(size, "efficiency") for size in OFFICIAL_SIZES[1:]},
-        },
-        asked_only=True,
-    ),
-}
-KNOWN = tuple(_ENTRIES)
-"""Names of all scores of one representation; UDR compares several and stands alone."""
-METRICS = tuple(name for name, entry in _ENTRIES.items() if not entry.asked_only)
-"""Those that are taken unless told: TAD wants binary factors, `downstream` takes a while more."""
+DESCRIPTIONS: dict[str, Description] = {
+    full_name(metric.name, number): text for metric in ROWS for number, text in metric.descriptions.items()
+} | {"udr": UDR}
+"""By the names that files have for the numbers, in the order of tables."""
+PUBLISHED = tuple(full_name(metric.name, number) for metric in ROWS if metric.published for number in metric.numbers)
+"""The numbers of the field's published tables, which are taken of an untrained extractor too."""
 
 
 def score_grid(
@@ -179,15 +104,8 @@ def score_grid(
     table = _prepared(codes, metrics, protocol, vectors)
     sizes = check_sizes(factor_sizes, len(table))
     train, test = sample_rows(sizes, OFFICIAL_TRAIN, OFFICIAL_TEST, seed)
-    sample = _Sample(
-        (table[cell_index(train, sizes)], train, table[cell_index(test, sizes)], test),
-        lambda: factor_vae_score(table, sizes, protocol=protocol, seed=seed),
-        lambda: beta_vae_score(table, sizes, protocol=protocol, seed=seed),
-        lambda largest: downstream(table, sizes, seed=seed, largest=largest),
-        protocol,
-        seed,
-    )
-    return _score(sample, metrics, ())
+    rows = table[cell_index(train, sizes)], train, table[cell_index(test, sizes)], test
+    return _score(Sample(rows, (table, sizes), protocol, seed), metrics, ())
 
 
 def score_rows(
@@ -276,18 +194,8 @@ def _score_split(
     notes: tuple[str, ...],
 ) -> SuiteResult:
     """Scores the rows `train` and `test`; votes are taken from both together."""
-    both = np.concatenate([train, test])
-    sample = _Sample(
-        (table[train], labels[train], table[test], labels[test]),
-        lambda: factor_vae_score_rows(table[both], labels[both], protocol=protocol, seed=seed),
-        lambda: beta_vae_score_rows(table[both], labels[both], protocol=protocol, seed=seed),
-        lambda largest: downstream_rows(
-            table[train], labels[train], table[test], labels[test], seed=seed, largest=largest
-        ),
-        protocol,
-        seed,
-    )
-    return _score(sample, metrics, notes)
+    rows = table[train], labels[train], table[test], labels[test]
+    return _score(Sample(rows, None, protocol, seed), metrics, notes)
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
@@ -314,19 +222,19 @@ def _prepared(codes: ArrayLike, metrics: Sequence[str], protocol: Protocol, vect
     require(vectors in ("pca", "flat"), f"vectors is {vectors!r}: choose pca or flat")
     array = np.asarray(codes)
     table = one_number_per_unit(array.reshape(len(array), -1) if vectors == "flat" and array.ndim == 3 else array)
-    return Scale.of(table)(table) if protocol == "robust" else table
+    return Standardiser.of(table)(table) if protocol == "robust" else table
 
 
-def _score(sample: _Sample, metrics: Sequence[str], notes: tuple[str, ...]) -> SuiteResult:
+def _score(sample: Sample, metrics: Sequence[str], notes: tuple[str, ...]) -> SuiteResult:
     scores: list[Score] = []
     matrices: dict[str, NDArray[np.float64]] = {}
-    told, seconds = [*notes], {}
-    for metric in metrics:
-        entry, start = _ENTRIES[metric], time.perf_counter()
-        found = entry.take(sample)
-        seconds[metric] = time.perf_counter() - start
-        scores += [Score(metric, name, *map(float, number(found))) for name, number in entry.numbers.items()]
-        if entry.matrix:
-            matrices[metric] = np.asarray(entry.matrix(found), float)
-        told += [f"{metric}: {note}" for note in found.notes]
-    return SuiteResult(sample.protocol, sample.seed, tuple(scores), matrices, tuple(told), seconds)
+    all_notes, seconds = [*notes], {}
+    for name in metrics:
+        metric, start = TABLE[name], time.perf_counter()
+        result = sample.result(metric)
+        seconds[name] = time.perf_counter() - start
+        scores += [Score(name, number, *map(float, take(result))) for number, take in metric.numbers.items()]
+        if metric.matrix:
+            matrices[name] = np.asarray(metric.matrix(result), float)
+        all_notes += [f"{name}: {note}" for note in result.notes]
+    return SuiteResult(sample.protocol, sample.seed, tuple(scores), matrices, tuple(all_notes), seconds)

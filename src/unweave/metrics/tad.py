@@ -9,6 +9,7 @@ from unweave.errors import UserError, require
 from unweave.metrics.explicitness import area
 from unweave.metrics.information import entropies, mutual_information
 from unweave.metrics.inputs import check_codes, plural
+from unweave.metrics.metric import Description, Metric
 
 MOST_SHARED = 0.2
 LEAST_AUROC = 0.75
@@ -100,3 +101,20 @@ def _riemann(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Right Riemann sum over sorted rates, as published."""
     false, true = np.sort(said[~truth].mean(axis=0)), np.sort(said[truth].mean(axis=0))
     return float((true[1:] * np.diff(false)).sum())
+
+
+METRIC = Metric(
+    "tad",
+    lambda sample: tad(*sample.rows[:2], method="grid" if sample.protocol == "official" else "exact"),
+    {"score": lambda result: (result.score, 0.0), "captured": lambda result: (result.captured.sum(), 0.0)},
+    {
+        "score": Description(
+            "TAD",
+            "Yeats et al. 2022",
+            "how much better does the best code predict a binary attribute than the second best?",
+            "0",
+        )
+    },
+    matrix=lambda result: result.auroc.T,
+    by_default=False,
+)

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from unweave.errors import require
 from unweave.metrics.inputs import check_codes, plural
 from unweave.metrics.linear import lasso
+from unweave.metrics.metric import Description
 
 LASSO_PENALTY = 0.1  # on standardised codes, as in the authors' code
 
@@ -84,3 +85,8 @@ def _agreement(relation: NDArray[np.float64]) -> float:
         return 0.0
     parts = [(r.max(axis=0) ** 2 / np.maximum(r.sum(axis=0), 1e-300)).sum() for r in (relation, relation.T)]
     return float(sum(parts) / sum(relation.shape))
+
+
+DESCRIPTION = Description(
+    "UDR", "Duan et al. 2020", "do models of other seeds agree on the codes? needs no labels", "-"
+)

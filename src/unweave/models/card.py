@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unweave.config import DataConfig
 from unweave.files import write_text
-from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.metrics.suite import DESCRIPTIONS, PUBLISHED
 from unweave.models.base import UnitModel
 from unweave.record import clock
 
@@ -106,8 +106,8 @@ def _names(model: UnitModel) -> str:
 def _scores(results: dict[str, Any]) -> str:
     sizes = results["data"]["factor_sizes"]
     rows = [
-        f"| {MEANINGS[name].title} | {results['scores'][name]:.3f} | {results['untrained'][name]:.3f} "
-        f"| {chance_level(name, sizes):.3f} | {MEANINGS[name].asks} |"
+        f"| {DESCRIPTIONS[name].title} | {results['scores'][name]:.3f} | {results['untrained'][name]:.3f} "
+        f"| {DESCRIPTIONS[name].chance_level(sizes):.3f} | {DESCRIPTIONS[name].asks} |"
         for name in PUBLISHED
     ]
     about = (
@@ -127,7 +127,7 @@ def _tad(attributes: dict[str, Any]) -> str:
     ]
     about = (
         f"Of {attributes['protocol']['images']:,} of the {attributes['data']['images']:,} images of "
-        f"{attributes['data']['name']}: {MEANINGS['tad'].asks} The sum over the attributes that are captured."
+        f"{attributes['data']['name']}: {DESCRIPTIONS['tad'].asks} The sum over the attributes that are captured."
     )
     head = "| TAD | this model | attributes captured | untrained |\n| --- | --- | --- | --- |"
     return "\n".join(["## Attributes", "", about, "", head, *rows])
@@ -151,7 +151,7 @@ def _eval_result(data: str, score: str, value: float) -> EvalResult:
         dataset_type=data,
         dataset_name=data,
         metric_type=score,
-        metric_name=MEANINGS[score].title,
+        metric_name=DESCRIPTIONS[score].title,
         metric_value=round(value, 4),
     )
 

@@ -17,7 +17,7 @@ from unweave.configfile import differences, to_dict
 from unweave.data.base import FactorDataset, has_attributes
 from unweave.files import write_text
 from unweave.metrics.downstream import OFFICIAL_SIZES
-from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.metrics.suite import DESCRIPTIONS, PUBLISHED
 from unweave.models.base import UnitModel
 from unweave.models.folder import ATTRIBUTES, home, read_results
 from unweave.record import clock, read_record, versions
@@ -107,7 +107,7 @@ def write_report(explorers: Mapping[str, Explorer], path: Path) -> Path:
         title=" beside ".join(filter(None, [columns[0].name, ", ".join(column.name for column in columns[1:])])),
         scores=[_score(name, columns, _of_both) for name in PUBLISHED],
         other_scores=_other_scores(columns),
-        tad=MEANINGS["tad"],
+        tad=DESCRIPTIONS["tad"],
         protocol=PROTOCOL,
         differences={name: _differences(first, explorer.model) for name, explorer in others},
         written=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -253,13 +253,13 @@ def _versions(results: dict[str, Any] | None) -> list[tuple[str, str]]:
     ]
 
 
-def _score(name: str, columns: Sequence[Column], take: Take, about: str = "") -> ScoreRow:
-    meaning = MEANINGS[name]
+def _score(name: str, columns: Sequence[Column], take: Take, more: str = "") -> ScoreRow:
+    about = DESCRIPTIONS[name]
     found = [column.results for column in columns]
-    levels = {chance_level(name, results["data"]["factor_sizes"]) for results in found if results}
+    levels = {about.chance_level(results["data"]["factor_sizes"]) for results in found if results}
     numbers = [f"{level:.3f}" for level in sorted(level for level in levels if level is not None)]
     values = [take(results, name) if results else (None, None) for results in found]
-    return ScoreRow(meaning.title + about, meaning.source, meaning.asks, " / ".join(numbers) or meaning.chance, values)
+    return ScoreRow(about.title + more, about.source, about.asks, " / ".join(numbers) or about.chance, values)
 
 
 def _of_both(results: dict[str, Any], name: str) -> tuple[float | None, float | None]:
@@ -276,7 +276,7 @@ def _other_scores(columns: Sequence[Column]) -> list[ScoreRow]:
         found = results["downstream"]
         return dict(zip(found["labels"], found["efficiency"])).get(num_labels), None
 
-    rows = [_score(name, columns, suite) for name in MEANINGS]
+    rows = [_score(name, columns, suite) for name in DESCRIPTIONS]
     for num in OFFICIAL_SIZES[1:]:
         take = functools.partial(efficiency, num_labels=num)
         rows.append(_score("downstream", columns, take, f", {num:,} labels"))

@@ -21,7 +21,7 @@ from unweave.errors import require
 from unweave.evaluation.model import scalars_of
 from unweave.files import write_atomically, write_text
 from unweave.metrics.inputs import Protocol, one_number_per_unit
-from unweave.metrics.suite import SuiteResult, score_grid, score_rows
+from unweave.metrics.suite import score_grid, score_rows
 from unweave.models.base import UnitModel, find_device
 from unweave.models.folder import load
 from unweave.record import Log, log, read_record
@@ -206,15 +206,7 @@ def score(
     else:
         labels = dataset.factors(np.arange(len(dataset)))
         result = score_rows(codes, labels, metrics=("tad",), protocol=protocol, seed=seed)
-    return _by_name(result)
-
-
-def _by_name(result: SuiteResult) -> dict[str, float]:
-    """As `results.json` calls them: `factor_vae`, `dci_disentanglement`."""
-    return {
-        one.metric if one.name == "score" else f"{one.metric}_{one.name.replace(' ', '_')}": one.value
-        for one in result.scores
-    }
+    return result.by_name()
 
 
 def _untrained(model: UnitModel, seed: int, dataset: ImageSet) -> dict[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from unweave.metrics.meanings import MEANINGS, PUBLISHED, chance_level
+from unweave.metrics.suite import DESCRIPTIONS, PUBLISHED
 from unweave.report.pictures import png_address
 from unweave.viewer.session import Drawn, Reading
 
@@ -43,9 +43,10 @@ def scores(results: dict[str, Any], labels: Sequence[str]) -> str:
     data, found = results["data"], results["scores"]
     table = []
     for name in PUBLISHED:
-        level = chance_level(name, data["factor_sizes"])
-        chance = MEANINGS[name].chance if level is None else f"{level:.3f}"
-        table.append(Score(MEANINGS[name].title, found[name], results["untrained"][name], chance, MEANINGS[name].asks))
+        about = DESCRIPTIONS[name]
+        level = about.chance_level(data["factor_sizes"])
+        chance = about.chance if level is None else f"{level:.3f}"
+        table.append(Score(about.title, found[name], results["untrained"][name], chance, about.asks))
     factors = [name.replace("_", " ") for name in data["factor_names"]]
     about = f"Of {data['images']:,} images of {data['name']}, with the constants of published tables; 1 is perfect."
     return _part("scores", table, factors, list(zip(labels, found["importance"])), about)
