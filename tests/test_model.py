@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import unweave
 from unweave.config import Sampling
@@ -30,6 +31,23 @@ def test_encoding_does_not_depend_on_the_batch(model, images):
     assert np.array_equal(whole.anchors, one_by_one.anchors)
     as_floats = model.encode(images / np.float32(255))
     assert np.abs(as_floats.scalars - whole.scalars).max() < 1e-5
+
+
+def test_a_model_in_training_mode_encodes_and_decodes_as_in_eval_mode_and_stays_in_it(model, images):
+    expected = model.encode(images)
+    pictures, scalars = model.decode(expected.aligned[:2], 10), model.scalars(images)
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    model.train()
+    try:
+        codes = model.encode(images)
+        for name in ("scalars", "tokens", "aligned"):
+            np.testing.assert_array_equal(getattr(codes, name), getattr(expected, name))
+        np.testing.assert_array_equal(model.scalars(images), scalars)
+        np.testing.assert_array_equal(model.align(scalars), expected.aligned)
+        np.testing.assert_array_equal(model.decode(codes.aligned[:2], 10), pictures)
+        assert model.training
+    finally:
+        model.eval()
 
 
 @pytest.mark.parametrize(

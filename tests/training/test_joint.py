@@ -174,6 +174,7 @@ def test_held_out_images_reach_no_step_and_no_fit(tmp_path, monkeypatch):
     train(config, tmp_path / "run", [].append, dataset=ArrayImages(pixels))
     rows, left_out = (set(part.tolist()) for part in split_rows(num, 0.3, config.train.seed))
     assert len(left_out) == 18
+    assert trained.isdisjoint(held)
     assert trained == rows
     assert held == left_out
     assert encoded == rows  # what the anchors were fitted to
