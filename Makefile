@@ -1,5 +1,6 @@
 # `make demo` shows what the library does, `make test` checks it, `make docs` makes a site of its pages in site/. Each sets
-# itself up in .venv.
+# itself up in .venv. While working: `make check`, lint, types and quick tests in less than a minute. Before a release:
+# `make test-all`, also the tests that take long or need an environment of their own.
 #
 #   TORCH=cpu    torch's CPU build (about 0.2 GB to download)
 #   TORCH=cuda   torch's CUDA build (about 3 GB to download; Linux with an NVIDIA GPU)
@@ -10,21 +11,30 @@ TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 CPU_BUILDS := https://download.pytorch.org/whl/cpu
 
 BIN := .venv/bin
+QUICK := tests/test_config.py tests/metrics/test_scores.py tests/data/test_base.py tests/nn/test_penalties.py tests/nn/test_noise.py
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test docs clean
+.PHONY: demo lint check test test-all docs clean
 
 demo: .venv/.demo-$(TORCH)
 	$(BIN)/unweave demo
 
-test: .venv/.test-$(TORCH)
+lint: .venv/.test-$(TORCH)
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/python -m pytest $(QUICK)
+
+test: lint
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-all: lint
+	$(BIN)/python -m pytest -m 'slow or not slow' $(PYTEST)
 
 docs: .venv/.docs-$(TORCH)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -32,6 +32,7 @@ def run_installed(site, *arguments):
     ).stdout
 
 
+@pytest.mark.slow
 def test_help_and_presets_from_the_wheel(installed):
     _, site = installed
     assert str(site) in run_installed(site, "-c", "import unweave; print(unweave.__file__)")
@@ -39,6 +40,7 @@ def test_help_and_presets_from_the_wheel(installed):
     assert '"image_size": 32' in run_installed(site, "-m", "unweave", "train", "rooms-cpu", "--dry-run")
 
 
+@pytest.mark.slow
 def test_bundled_model_is_in_the_wheel_and_opens(installed):
     wheel, site = installed
     names = zipfile.ZipFile(wheel).namelist()

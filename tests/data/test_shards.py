@@ -266,6 +266,7 @@ def take_an_epoch(rank, num_processes, pattern, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_with_two_workers_each_see_every_image_once(tmp_path):
     shards = write_shards(tmp_path, num=64, per_shard=10)
     torch.multiprocessing.spawn(take_an_epoch, (2, f"{shards}/train-{{0000..0006}}.tar", tmp_path), nprocs=2)

@@ -79,6 +79,7 @@ def test_without_equal_splits_the_first_tree_is_sklearns():
     assert ours == set(zip(theirs.tree_.feature[inner], theirs.tree_.threshold[inner]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
 def test_many_classes_with_few_rows():
     """Most splits are equal to others here: scikit-learn's own importances vary by 0.02 between seeds."""
@@ -148,6 +149,7 @@ def test_progress_counts_the_trees():
     assert calls == [(7 * stage, 700) for stage in range(1, 101)]
 
 
+@pytest.mark.slow
 def test_works_where_no_folder_can_hold_compiled_code():
     program = """
 import numpy as np

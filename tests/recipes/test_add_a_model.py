@@ -1,10 +1,13 @@
 """A model is added by three edits, and all commands know it."""
 
+import pytest
+
 from tests.recipes.conftest import recipe
 
 OPTIONS = ("--data.cache", "cache", "--train.images", "640", "--train.log-every-images", "320")
 
 
+@pytest.mark.slow
 def test_a_model_is_a_file_options_and_a_preset(copy):
     network, options, row, preset = recipe("Add a model")
     copy.write("src/unweave/models/autoencoder.py", network)

@@ -29,6 +29,7 @@ def test_a_score_is_a_file_and_a_row(copy):
     assert run["scores"][1]["value"] == pytest.approx(expected.max(axis=0).mean())
 
 
+@pytest.mark.slow
 def test_a_model_is_scored_with_it(copy):
     file, imported, row = recipe("Add a score")
     copy.write("src/unweave/metrics/order.py", file)

@@ -3,6 +3,8 @@
 import itertools
 import json
 
+import pytest
+
 from tests.recipes.conftest import recipe
 
 READ = """
@@ -18,6 +20,7 @@ open("read.json", "w").write(json.dumps([*found, codes.aligned.tolist(), model.a
 """
 
 
+@pytest.mark.slow
 def test_a_mechanism_is_a_file_a_row_and_a_value(copy):
     file, imported, row, value = recipe("Add an anchor mechanism")
     copy.write("src/unweave/nn/anchors/grid.py", file)

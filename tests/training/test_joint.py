@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import unweave
-from unweave.data import Rooms
+from unweave.data import Fixed, Rooms
 from unweave.data.arrays import ArrayImages
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.images import normalise
@@ -141,6 +141,23 @@ def test_the_saved_average_is_the_recurrence_over_the_weights_of_the_steps(tmp_p
     moving = [name for name in average if name.endswith("weight")]
     assert all(torch.equal(model[name], saved[f"ema.{name}"]) for name in moving)
     assert any(not torch.equal(model[name], saved[f"model.{name}"]) for name in moving)
+
+
+def test_the_saved_anchors_are_fitted_to_the_saved_average(tmp_path):
+    config = short(tmp_path, ema_decay=0.6)
+    config = replace(config, model=replace(config.model, anchors=replace(config.model.anchors, max_points=10**6)))
+    train(config, tmp_path / "run", [].append)
+    model, dataset = unweave.load(tmp_path / "run"), Fixed(Rooms(32), config.data.fixed_values)
+    rows, _ = split_rows(len(dataset), config.data.held_out, config.train.seed)
+    scalars = torch.from_numpy(model.scalars(dataset.images(rows)))
+    torch.testing.assert_close(model.anchors.centre[:, 0], scalars.double().mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.anchors.scale, scalars.double().std(0, correction=0), rtol=1e-3, atol=0)
+    newest = loop.checkpoint.load(tmp_path / "run", print).tensors
+    model.encoder.load_state_dict(
+        {name.removeprefix("model.encoder."): tensor for name, tensor in newest.items() if "model.encoder." in name}
+    )
+    last = model.scalars(dataset.images(rows)).mean(0)
+    assert np.abs(last - model.anchors.centre[:, 0].numpy()).max() > 1e-3  # of the weights of the last step
 
 
 def test_held_out_images_reach_no_step_and_no_fit(tmp_path, monkeypatch):

@@ -67,20 +67,20 @@ def images_recorded(folder):
 
 
 def test_killed_and_resumed_is_bit_equal_to_uninterrupted(tiny, tmp_path):
-    """200 steps with dropout, skip dropout, both averages, two workers and anchors refitted on the way."""
+    """120 steps with dropout, skip dropout, both averages, two workers and anchors refitted on the way."""
     model = replace(tiny.model, unet=replace(tiny.model.unet, dropout=0.1))
     assert model.unet.skip_dropout > 0
     assert tiny.train.ema_encoder
-    options = replace(tiny.train, images=3_200, workers=2, save_every_images=1_000)
+    options = replace(tiny.train, images=1_920, workers=2, save_every_images=700)
     config = replace(tiny, model=model, train=options)
     train(config, tmp_path / "whole", [].append)
 
     arguments = [*command(config, tmp_path / "cut"), "--model.unet.dropout", "0.1"]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE)
-    wait_for(lambda: images_recorded(tmp_path / "cut") >= 1_900, process)  # past the save at 1,008
+    wait_for(lambda: images_recorded(tmp_path / "cut") >= 1_200, process)  # past the save at 704
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert images_recorded(tmp_path / "cut") < 3_200, "killed too late to show anything"
+    assert images_recorded(tmp_path / "cut") < 1_920, "killed too late to show anything"
     subprocess.run(arguments, check=True, stderr=subprocess.PIPE)
 
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
@@ -142,7 +142,7 @@ def test_the_start_with_the_lowest_held_out_loss_goes_on_as_if_alone(two_starts,
     assert not list((tmp_path / "run" / "starts").glob("*/state"))
 
 
-@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("start", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_start_that_was_cut_goes_on(two_starts, tmp_path, monkeypatch, start):
     train(two_starts, tmp_path / "whole", [].append)
     step, folder = training.train_step, tmp_path / "cut"

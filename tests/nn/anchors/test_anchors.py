@@ -110,7 +110,7 @@ def test_gradient_is_one_minus_lambda_and_lambda_carries_none(mlps):
 
 
 def test_pull_of_an_image_does_not_depend_on_its_neighbours(mlps):
-    for options in ({}, {"space": "token"}, {"mode": "published"}):
+    for options in ({}, {"space": "token"}, {"mode": "published", "k_max": 8}):
         scalars = levels(400)
         anchors = fitted(scalars, mlps, **options)
         whole = anchors.align(scalars[:32], mlps(scalars[:32]), mlps)
@@ -129,7 +129,7 @@ def test_identity_before_the_first_fit_and_when_off(mlps):
 
 def test_published_pull_is_zero_on_relu_tokens_and_not_on_positive_ones(mlps):
     scalars = normal(600)
-    anchors = fitted(scalars, mlps, mode="published").train()
+    anchors = fitted(scalars, mlps, mode="published", k_max=8).train()
     tokens = mlps(scalars[:256])
     aligned = anchors.align(scalars[:256], tokens, mlps)
     assert (aligned.weight == 0).all()
@@ -235,7 +235,9 @@ def as_saved_earlier(anchors):
     return {f"anchors.{name}": tensor for name, tensor in saved.items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"target": "mean_token"}, {"space": "token"}, {"mode": "published"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"target": "mean_token"}, {"space": "token"}, {"mode": "published", "k_max": 8}]
+)
 def test_what_earlier_versions_saved_is_loaded(mlps, options):
     anchors, some = fitted(levels(800), mlps, **options), normal(16)
     module = torch.nn.ModuleDict({"anchors": make_anchors(anchors.config, N, D)})
