@@ -11,12 +11,13 @@ TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 CPU_BUILDS := https://download.pytorch.org/whl/cpu
 
 BIN := .venv/bin
-QUICK := tests/test_config.py tests/metrics/test_scores.py tests/data/test_base.py tests/nn/test_penalties.py tests/nn/test_noise.py
+QUICK := $(addprefix tests/,test_config.py data/test_base.py nn/test_penalties.py nn/test_noise.py metrics/test_factor_vae.py \
+	metrics/test_sampling.py viewer/test_session.py training/test_joint.py::test_the_loss_is_what_its_parts_say)
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo lint check test test-all docs clean
+.PHONY: demo lint quick check test test-all docs clean
 
 demo: .venv/.demo-$(TORCH)
 	$(BIN)/unweave demo
@@ -27,8 +28,11 @@ lint: .venv/.test-$(TORCH)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-check: lint
-	$(BIN)/python -m pytest $(QUICK)
+check: .venv/.test-$(TORCH)
+	$(MAKE) --no-print-directory --jobs 2 lint quick
+
+quick: .venv/.test-$(TORCH)
+	$(BIN)/python -m pytest -n 0 $(QUICK)
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST)
