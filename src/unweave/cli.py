@@ -35,10 +35,10 @@ def train(
     run: Path | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Train a preset; the same command again goes on where it stopped.
+    """Train a preset; the same command again resumes where it stopped.
 
-    `unweave train rooms-cpu --run runs/first`; every option of the preset can be changed, `unweave train rooms-cpu
-    --help` lists them. Ctrl-C saves first.
+    `unweave train rooms-cpu --run runs/first`; `unweave train rooms-cpu --help` lists the options of a preset, and each
+    can be changed. Ctrl-C saves before it stops.
 
     Args:
         config: the preset to start from
@@ -74,21 +74,21 @@ def data(
     cache_gb: float = 2.0,
     to: Path | None = None,
 ) -> None:
-    """What data sets there are, how to get one, and whether one is whole.
+    """List data sets, download one, check one, or remove stored images.
 
-    `unweave data list`; `unweave data info shapes3d`; `unweave data get shapes3d`, which goes on where it was cut.
-    `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads all of it and says how
-    many images and factors it has, what was skipped, or what is wrong with it. `unweave data clear photos` removes the
-    stored images of a set, `unweave data clear` those of all: they are made again where they are needed.
+    `unweave data list`; `unweave data info shapes3d`; `unweave data get shapes3d`, which resumes a cut download.
+    `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads every image and reports
+    the number of images and factors, what was skipped, and damage. `unweave data clear photos` removes the stored
+    images of a set, `unweave data clear` those of all sets; they are made again when needed.
 
     Args:
-        action: list what is known and what is stored, say more of one set, download, check, or remove stored images
+        action: list the sets and what is stored, describe one set, download, check, or remove stored images
         what: the name of a set; for check also pictures of your own or a published file, as data.folder of train takes
-        size: pixels per side that the images are brought to by check
+        size: pixels per side that check resizes images to
         sheet: file for a picture of some of the images, and of each factor over its values
         cache: folder for the stored images (default: the user's cache folder)
-        cache_gb: most disk space that check may take there
-        to: folder for what is downloaded (default: data/NAME here)
+        cache_gb: most disk space that check may use there
+        to: folder for the download (default: data/NAME here)
     """
     from unweave.commands import data as commands
 
@@ -114,14 +114,14 @@ def evaluate(
 ) -> None:
     """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
 
-    On a grid of factors all scores; on images with binary attributes, as CelebA's, TAD.
+    All scores for a grid of factors; TAD for images with binary attributes such as CelebA's.
 
     Args:
         out: folder for results.json (attributes.json) and a picture (default: the run folder, or runs/NAME)
-        data: rooms, dsprites or a published file such as 3dshapes.h5, in the place of what the model was trained on
+        data: rooms, dsprites or a published file such as 3dshapes.h5, instead of what the model was trained on
         seed: seed of the scores
         device: cpu, cuda, mps or auto
-        cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told
+        cache_gb: most disk space for stored images, where more is needed than training had (2 by default)
     """
     from unweave.commands.evaluate import evaluate_run
 
@@ -140,17 +140,17 @@ def frechet(
     batch_size: int = 128,
     json: bool = False,
 ) -> None:
-    """How near drawn images are to the data: FID with Inception's weights, else a distance of the model's own features.
+    """Distance of drawn images from the data: FID with Inception's weights, else on the model's own features.
 
     `unweave frechet RUN --inception pt_inception-2015-12-05-6726825d.pth`, the file of pytorch-fid and torch-fidelity.
-    Drawn as in the paper: from the units of random images of the data, and fresh noise. Writes frechet.json.
+    Images are drawn as in the paper, from the units of random images of the data and new noise. Writes frechet.json.
 
     Args:
-        inception: Inception's weights; without them the distance is one of other features, and is not called FID
-        images: how many to draw
+        inception: Inception's weights; without them the distance uses other features and is not called FID
+        images: number of images to draw
         real: images of the data to compare with, chosen at random; 0 takes all
         out: folder for frechet.json (default: the run folder, or runs/NAME)
-        data: a set or a path, in the place of what the model was trained on
+        data: a set or a path, instead of what the model was trained on
         device: cpu, cuda, mps or auto
         batch_size: images at a time
         json: print what frechet.json holds
@@ -175,7 +175,7 @@ def score(
     json: Path | None = None,
     figures: Path | None = None,
 ) -> None:
-    """Score any codes by any method: a table of units, a table of factors.
+    """Score the codes of any method, from a table of units and a table of factors.
 
     `unweave score codes.npy factors.csv`; `unweave score codes.parquet` for a file that `unweave encode` wrote;
     `unweave score codes.npy --sizes 10 10 10 8 4 15` for a full grid in C order.
@@ -184,12 +184,12 @@ def score(
         codes: .npy, .npz, .csv or .parquet with a row per image and a column per unit
         factors: the same with a column per factor; left out where the codes' file has them, or with sizes
         sizes: values of each factor, where the rows are a full grid, last factor fastest
-        metrics: some of the scores, as in dci,mig (default: all but tad, which wants binary factors, and downstream)
-        protocol: official repeats the constants of published tables; robust does not depend on the scale of codes
+        metrics: some of the scores, as in dci,mig (default: all but tad, which needs binary factors, and downstream)
+        protocol: official has the constants of published tables; robust does not depend on the scale of codes
         seeds: evaluation seeds, whose mean and standard deviation are shown
         bootstrap: draws of the rows for 95 % intervals, as in 100; each takes as long as scoring once
-        vectors: units that are vectors (rows, units, numbers): their first principal component, or flat, every number
-            a code of its own
+        vectors: for units that are vectors (rows, units, numbers): pca takes their first principal component, flat
+            takes every number as a code
         test: held-out codes and their factors, or one file with both; without it a third of the rows is held out
         json: file for every number and matrix
         figures: folder for pictures of the matrices
@@ -217,14 +217,14 @@ def udr(
     relation: Literal["spearman", "lasso"] = "spearman",
     json: Path | None = None,
 ) -> None:
-    """Rank models without labels: those that disentangle agree about the same images (UDR, Duan et al. 2020).
+    """Rank models without labels: models that disentangle agree with each other (UDR, Duan et al. 2020).
 
-    `unweave udr seed0.npy seed1.npy seed2.npy`: codes of models trained alike from different seeds, the same images in
-    the same order. The model with the highest score is the one to choose.
+    `unweave udr seed0.npy seed1.npy seed2.npy`: codes of the same images in the same order, by models that differ in
+    the seed. Choose the model with the highest score.
 
     Args:
         codes: .npy, .npz, .csv or .parquet of each model, as for `unweave score`
-        relation: how codes of two models are compared: their rank correlations, or the weights of a Lasso regression
+        relation: how codes of two models are compared: by rank correlation, or by the weights of a Lasso regression
         json: file for the scores and the agreement of every pair
     """
     from unweave.evaluation import files
@@ -249,10 +249,10 @@ def encode(
 
     Args:
         out: the file to write: .parquet or .npz
-        data: rooms, dsprites, or other images by path or hf://OWNER/NAME, in the place of what the model was trained on
+        data: rooms, dsprites, or other images by path or hf://OWNER/NAME, instead of what the model was trained on
         device: cpu, cuda, mps or auto
         batch_size: images at a time
-        cache_gb: most disk space that stored images may take, where more than in training, which is 2 unless told
+        cache_gb: most disk space for stored images, where more is needed than training had (2 by default)
     """
     from unweave.evaluation.encode import encode_to_file
 
@@ -266,7 +266,7 @@ class Drawing:
     out: Path | None = None
     """folder for the pictures (default: RUN/report, or runs/NAME/report)"""
     data: str = ""
-    """images to draw from, a set or a path, in the place of what the model was trained on"""
+    """images to draw from, a set or a path, instead of what the model was trained on"""
     device: str = "auto"
     """cpu, cuda, mps or auto"""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
@@ -288,13 +288,13 @@ def swap(run: Model, options: Options, pairs: int = 6, inverted: bool = False) -
 
     Args:
         pairs: rows of the grid
-        inverted: start from the noise that each source comes from, so that what its units do not hold stays too
+        inverted: start from the source's own noise, which keeps what its units do not hold
     """
     _wrote(options.explorer(run).swaps(options.folder(run), pairs, inverted).path)
 
 
 def traverse(run: Model, options: Options, columns: int = 9) -> None:
-    """Draw one image with each unit moved over its observed range, as a sheet and as a moving picture.
+    """Draw one image with each unit moved over its observed range, as a sheet and as an animation.
 
     Args:
         columns: values per unit
@@ -304,7 +304,7 @@ def traverse(run: Model, options: Options, columns: int = 9) -> None:
 
 
 def anchors(run: Model, options: Options) -> None:
-    """Draw where each unit's scalar lies, its Gaussians over that, and one image at each anchor."""
+    """Draw the histogram of each unit's scalar, its Gaussians, and one image at each anchor."""
     _wrote(options.explorer(run).anchors(options.folder(run)).path)
 
 
@@ -343,7 +343,7 @@ def report(run: Model, beside: tyro.conf.Positional[tuple[str, ...]] = (), *, op
 
 
 def name(run: Model, unit: tyro.conf.Positional[int], text: tyro.conf.Positional[str] = "") -> None:
-    """Call a unit by a name, which pictures, tables and reports then show; without a name, take it away.
+    """Name a unit; pictures, tables and reports then show the name. Without a name, remove it.
 
     `unweave name runs/first 3 "floor colour"`
 
@@ -366,15 +366,15 @@ def view(
     device: str = "auto",
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling(),
 ) -> None:
-    """Play with a run in the browser: take pictures apart, mix them, move their units, draw from anchors, name units.
+    """Explore a run in the browser: encode pictures, swap and move units, draw from anchors, name units.
 
     `unweave view` opens the bundled model, `unweave view runs/first` a run. Needs pip install 'unweave[viewer]'.
 
     Args:
-        host: address to listen on; any but this machine's own lets others in
-        port: port to listen on, 0 for any that is free
-        password: what visitors have to give
-        data: images to take from, a set or a path, in the place of what the model was trained on
+        host: address to listen on; with any but the default, other machines can connect
+        port: port to listen on, 0 for any free one
+        password: password that visitors have to give
+        data: images to choose from, a set or a path, instead of what the model was trained on
         device: cpu, cuda, mps or auto
     """
     from unweave.viewer.server import view as run_viewer
@@ -386,8 +386,8 @@ def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
     """Train `rooms-cpu` on this machine, score it and draw what its units do: at most 15 minutes on two cores.
 
     Args:
-        run: folder of the run; a run that was stopped goes on
-        images: train on fewer images than the preset does, for a shorter look
+        run: folder of the run; a stopped run resumes
+        images: train on fewer images than the preset does, for a quick look
     """
     from unweave.commands.demo import demo as run_demo
 
@@ -419,24 +419,23 @@ def reproduce(
     piece: str = "",
     dry_run: bool = False,
 ) -> None:
-    """Make a table of the paper, our numbers beside the printed ones: train, encode and score all that it takes.
+    """Make a table of the paper with our numbers beside the printed ones: train, encode and score each method.
 
-    `unweave reproduce table1 --data shapes3d`; the same command again goes on where it was cut. What it will cost is
-    measured and said first. `--scale small` goes the same way on generated images, in minutes. Several GPUs work side
-    by side, and so do cores on small models; on several machines give each a `--piece`, and the command without one
-    puts them together.
+    `unweave reproduce table1 --data shapes3d`; the same command again resumes. The time that it takes is estimated and
+    shown first. `--scale small` does the same on generated images, in minutes. Several GPUs, or cores for small models,
+    work in parallel. On several machines give each a `--piece`; the command without one collects the results.
 
     Args:
-        table: which; tables of one scale in one folder share what they have in common
+        table: the table; tables of one scale in one folder share their common runs
         data: sets, as in shapes3d cars3d mpi3d (default: those of the table)
-        seeds: of the trainings
+        seeds: seeds of training
         scale: full, the published schedules on the published sets; small, minutes on generated images; tiny, a test
-        out: folder for all of it, the table in a folder of its name (default: runs/reproduce/SCALE)
-        inception: Inception's weights, the file of pytorch-fid; without, the distance of table2 is no FID
-        vgg16: VGG16's weights for the first stage, as torchvision publishes them; without, it trains without
-        lpips: the linear heads of LPIPS, which belong to them
+        out: folder for all results, with a folder for each table (default: runs/reproduce/SCALE)
+        inception: Inception's weights, the file of pytorch-fid; without them the distance of table2 is not FID
+        vgg16: VGG16's weights for the first stage, as torchvision publishes them; optional
+        lpips: the linear heads of LPIPS, to go with vgg16
         piece: do this piece only, by the name that --dry-run lists
-        dry_run: say what it would cost, list the pieces, and stop
+        dry_run: show the estimate, list the pieces, and stop
     """
     from unweave.reproduce.command import reproduce as run_reproduce
     from unweave.reproduce.plan import Request
@@ -477,7 +476,7 @@ def main(arguments: list[str] | None = None) -> int:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="unweave",
-            description="Pull the factors behind images apart, without labels. Start with: unweave demo",
+            description="Unsupervised disentangled representation learning of images. Start with: unweave demo",
             args=arguments,
             config=(tyro.conf.CascadeSubcommandArgs,),
         )

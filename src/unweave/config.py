@@ -1,4 +1,4 @@
-"""Every knob, in one place: frozen dataclasses without torch.
+"""Every option, in one place: frozen dataclasses without torch.
 
 The line under a field is its help text on the command line, its type says which numbers it takes. Validation happens
 when a config is made, so one that exists can be used. Defaults are those of the published Shapes3D run.
@@ -55,9 +55,9 @@ class Options:
 @dataclass(frozen=True)
 class DataConfig(Options, group="data"):
     name: str = "rooms"
-    """The data set: `rooms`, which looks like Shapes3D, or `dsprites`. They are drawn, nothing is downloaded."""
+    """The data set: `rooms`, which looks like Shapes3D, or `dsprites`. They are generated, nothing is downloaded."""
     folder: str = ""
-    """Your own images in the place of `name`: a folder or zip of pictures, an array (.npy, .npz), tar shards (a folder,
+    """Your own images instead of `name`: a folder or zip of pictures, an array (.npy, .npz), tar shards (a folder,
     'train-{0000..0099}.tar'), a Hugging Face data set (hf://OWNER/NAME, saved, .parquet), or a published file of
     Shapes3D (.h5), dSprites, MPI3D (.npz), Cars3D (.tar.gz) or smallNORB (a folder)."""
     labels: str = ""
@@ -74,7 +74,7 @@ class DataConfig(Options, group="data"):
     cache: str = ""
     """Folder for stored images. Empty: the user's cache folder, which is named on screen."""
     cache_gb: float = 2.0
-    """Most disk space stored images may take. A larger set that is drawn is drawn anew each time it is read."""
+    """Most disk space stored images may take. A larger generated set is generated again each time it is read."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,7 +90,7 @@ class DataConfig(Options, group="data"):
 
 @dataclass(frozen=True)
 class VQConfig(Options, group="vq"):
-    """The VQ first stage: a diffusers VQModel (method section 1.1)."""
+    """The VQ first stage: a diffusers VQModel (VQ-GAN, Esser et al. 2021)."""
 
     channels: Levels = (32, 64, 128)
     """Channels of each level; each level after the first halves the width."""
@@ -144,7 +144,7 @@ class TokenizerConfig(Options, group="tokenizer"):
 
 @dataclass(frozen=True)
 class ExtractorConfig(Options, group="encoder"):
-    """Convolutions and fully connected layers: image -> `num_units` scalars (method section 2)."""
+    """Convolutions and fully connected layers: image -> `num_units` scalars (EncDiff, Yang et al. 2024)."""
 
     num_units: Count = 20
     """N, the number of latent units."""
@@ -168,7 +168,7 @@ class ExtractorConfig(Options, group="encoder"):
 
 @dataclass(frozen=True)
 class EncoderConfig(ExtractorConfig):
-    """Feature extractor: image -> `num_units` scalars -> as many tokens (method section 2)."""
+    """Feature extractor: image -> `num_units` scalars -> as many tokens (Jun et al. 2025)."""
 
     token_dim: Count = 32
     """D, the width of a unit's token."""
@@ -205,7 +205,7 @@ class EncoderConfig(ExtractorConfig):
 
 @dataclass(frozen=True)
 class UNetConfig(Options, group="unet"):
-    """Cross-attention U-Net with skip dropout (method sections 3 and 4)."""
+    """Cross-attention U-Net with skip dropout (Jun et al. 2025)."""
 
     channels: Even = 64
     """Channels of the first level."""
@@ -249,7 +249,7 @@ class TransformerConfig(Options, group="transformer"):
     num_heads: Count = 4
     """Attention heads."""
     self_attention: bool = False
-    """Whether positions attend to each other. Without, what they have in common must come from the units."""
+    """Whether positions attend to each other. Without it, only the units connect them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -259,7 +259,7 @@ class TransformerConfig(Options, group="transformer"):
 
 @dataclass(frozen=True)
 class NoiseConfig(Options, group="noise"):
-    """Noise schedule, what the network predicts, at which times it trains and how each counts (method section 1.2)."""
+    """Noise schedule, what the network predicts, at which times it trains and how each counts (Ho et al. 2020)."""
 
     num_steps: Several = 1000
     """T, the number of noise levels."""
@@ -271,13 +271,13 @@ class NoiseConfig(Options, group="noise"):
     """What the denoiser predicts: `noise` is the paper's; `v` = sqrt(abar) noise - sqrt(1 - abar) latent; `image`, the
     clean latent; `flow` = noise - latent, on a straight path from one to the other in place of the betas."""
     weighting: Literal["none", "min_snr"] = "none"
-    """How the error at each time counts: as the prediction has it, or as min(SNR, snr_gamma) in the clean latent."""
+    """Weight of the error at each time: 1, or min(SNR, snr_gamma) of the error of the clean latent."""
     snr_gamma: Positive = 5.0
-    """Where `min_snr` stops counting the error more as there is less noise."""
+    """Largest weight of `min_snr`."""
     times: Literal["uniform", "logit_normal"] = "uniform"
-    """Distribution of the times trained at, as a part of num_steps: even, or the sigmoid of a normal number."""
+    """Distribution of the training times, as a part of num_steps: uniform, or the sigmoid of a normal number."""
     times_mean: float = 0.0
-    """Mean of that normal number: above 0 is towards noise."""
+    """Mean of that normal number; above 0 means more noise."""
     times_std: Positive = 1.0
     """Its standard deviation."""
 
@@ -291,7 +291,7 @@ class NoiseConfig(Options, group="noise"):
 
 @dataclass(frozen=True)
 class AnchorConfig(Options, group="anchors"):
-    """Dynamic Gaussian anchoring (Jun et al. 2025, section 3.2; docs/fidelity.md says what `corrected` corrects)."""
+    """Dynamic Gaussian anchoring (Jun et al. 2025; docs/fidelity.md says what `corrected` corrects)."""
 
     mode: Literal["off", "published", "corrected"] = "corrected"
     """`off`; `published`: the published arithmetic, whose pull is 0 on ReLU tokens; `corrected`: a pull that acts."""
@@ -338,7 +338,7 @@ class DiffusionConfig(ModelConfig):
     loss: Literal["l1", "l2"] = "l1"
     """Distance between the denoiser's prediction and its target."""
     denoiser: Literal["unet", "transformer"] = "unet"
-    """The network that redraws the image from the units: the published `unet`, or a small `transformer`."""
+    """The network that draws the image from the units: the published `unet`, or a small `transformer`."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -435,14 +435,14 @@ Solver = Literal["ddim", "dpm"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How images are drawn from units (method section 7)."""
+    """How images are drawn from units."""
 
     steps: int = 20
     """Sampling steps; `ddim` takes divisors of the noise levels, 1000."""
     seed: int = 0
     """Seed of the noise, and of the images where some are chosen."""
     solver: Solver = "dpm"
-    """`dpm`: DPM-Solver++(2M), few steps; `ddim`, the published sampler, which wants 100."""
+    """`dpm`: DPM-Solver++(2M), few steps; `ddim`, the published sampler, which needs 100."""
 
 
 @dataclass(frozen=True)
@@ -461,7 +461,7 @@ class LoopConfig(Options, group="train"):
     warmup_images: CountOrZero = 0
     """The learning rate rises linearly over this many images."""
     cooldown: Part = 0.0
-    """Part of the run, 0 to 1, at whose end the learning rate has fallen to 0, linearly."""
+    """Last part of the run, 0 to 1, over which the learning rate falls linearly to 0."""
     clip: NotNegative = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: PartBelowOne = 0.9999
@@ -470,8 +470,8 @@ class LoopConfig(Options, group="train"):
     log_every_images: Count = 50_000
     """A line in the record each time this many images were trained on."""
     restarts: Count = 1
-    """Train so many models for `restart_images` each, with other first weights, and go on with the one whose loss on
-    the held-out images is lowest. `images` counts those of the one that is kept."""
+    """Train so many models for `restart_images` each, with other first weights, and continue with the one whose
+    held-out loss is lowest. `images` counts those of the one that is kept."""
     restart_images: Count = 200_000
     """Images that each start is trained on before one is chosen."""
     save_every_images: Count = 1_000_000
@@ -501,7 +501,7 @@ class LoopConfig(Options, group="train"):
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    """Training of the diffusion model (method section 1.2). The average is that of the U-Net's weights."""
+    """Training of the diffusion model. The average is that of the U-Net's weights."""
 
     weight_decay: NotNegative = 0.01
     """AdamW's weight decay."""
@@ -559,7 +559,7 @@ class CriticConfig(Options, group="critic"):
     factor: NotNegative = 1.0
     """Weight of the adversarial loss and of the critic's own loss, on top of that."""
     start: Part = 0.0
-    """Part of the run, 0 to 1, before which the critic neither counts nor learns."""
+    """Part of the run, 0 to 1, before which the critic is neither used nor trained."""
     channels: Count = 64
     """Channels of the first convolution; each after it doubles them, up to eight times as many."""
     layers: Count = 3
@@ -570,7 +570,7 @@ class CriticConfig(Options, group="critic"):
 
 @dataclass(frozen=True)
 class VQGANConfig(Options, group="model"):
-    """The VQ first stage and its losses (method section 1.1). A weight of 0 leaves its part out."""
+    """The VQ first stage and its losses (VQ-GAN, Esser et al. 2021). A weight of 0 leaves its part out."""
 
     image_size: int = 64
     """Height and width of the images in pixels."""
@@ -596,7 +596,7 @@ class VQGANConfig(Options, group="model"):
         super().__post_init__()
         require(
             self.pixel > 0 or (self.perceptual.weight > 0 and bool(self.perceptual.backbone)),
-            "model.pixel is 0 and there is no perceptual distance: one of them must say what a good picture is",
+            "model.pixel is 0 and there is no perceptual distance: set one of them, the reconstruction needs a loss",
         )
         down = self.vq.downsample
         self.require("image_size", self.image_size % down == 0, f"the levels of the VQModel need a multiple of {down}")
@@ -608,7 +608,7 @@ class VQGANConfig(Options, group="model"):
 
 @dataclass(frozen=True)
 class VQTrainConfig(LoopConfig):
-    """Training of the VQ first stage by Adam(0.5, 0.9) (method section 1.1). No average by default."""
+    """Training of the VQ first stage by Adam(0.5, 0.9), as published. No average by default."""
 
     images: Count = 48_480_000
     """Images to train on in all, each pass counted."""

@@ -1,4 +1,4 @@
-"""Configs to and from JSON, and what tells two of them apart."""
+"""Configs to and from JSON, and how two of them differ."""
 
 import dataclasses
 import json

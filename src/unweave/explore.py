@@ -37,7 +37,7 @@ def swap(
     """Each unit of the source images exchanged for the target's, one at a time: (n, N + 2, H, W, 3).
 
     Along the second axis: the source's own reconstruction, the target's, then unit 0, 1, ... exchanged. All start
-    from one noise, so that columns differ by the exchange alone (method section 7; the official script draws anew); or,
+    from one noise, so that columns differ by the exchange alone (the published script draws new noise for each); or,
     `inverted`, each row from the noise that its source comes from, so that what the units do not hold stays too.
     """
     require(

@@ -50,7 +50,7 @@ def sync(path: Path) -> None:
 
 
 def hash_of(path: Path, algorithm: str = "sha256", progress: Callable[[int], None] = lambda _: None) -> str:
-    """The hash of a file in hexadecimal; `progress` is told how many bytes were read so far."""
+    """The hash of a file in hexadecimal; `progress` gets the number of bytes read so far."""
     digest = hashlib.new(algorithm)
     with path.open("rb") as file:
         while block := file.read(2**20):

@@ -107,7 +107,7 @@ def test_a_cut_is_gone_on_from_by_itself(server, tmp_path):
 
 def test_the_next_call_goes_on_where_the_last_one_stopped(server, tmp_path):
     server.behave = lambda handler: handler.send(b"", 404) if handler.first else handler.send_rest(most=200_000)
-    with pytest.raises(UserError, match=r"file\.bin\.part keeps \d+,\d+ bytes: the same command goes on"):
+    with pytest.raises(UserError, match=r"file\.bin\.part keeps \d+,\d+ bytes: the same command resumes"):
         download(remote(server), tmp_path, [].append)
     kept = (tmp_path / "file.bin.part").stat().st_size
     server.behave = Handler.send_rest
@@ -273,7 +273,7 @@ def test_ctrl_c_says_how_to_go_on(server, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module.Display, "update", interrupted)
-    with pytest.raises(KeyboardInterrupt, match=r"file\.bin\.part has \d+,\d+ bytes: the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"file\.bin\.part has \d+,\d+ bytes: the same command resumes"):
         download(remote(server), tmp_path, [].append)
     assert there(tmp_path) == ["file.bin.part"]
 

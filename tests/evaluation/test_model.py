@@ -88,7 +88,7 @@ def test_standardised_codes():
 
 
 def test_images_of_another_size_are_refused(model):
-    with pytest.raises(UserError, match=r"rooms has images \(64, 64, 3\): this model wants \(32, 32, 3\)"):
+    with pytest.raises(UserError, match=r"rooms has images \(64, 64, 3\): this model needs \(32, 32, 3\)"):
         evaluate(model, Rooms(64), quiet=True)
 
 

@@ -98,7 +98,7 @@ def test_a_run_that_died_and_went_on_is_bit_equal_to_one_that_did_not(small, sma
     monkeypatch.setattr(training, "train_step", train_step)
     told = []
     train(small, tmp_path / "run", told.append, dataset=rooms)
-    assert "going on from 240 of 640 images" in told
+    assert "resuming from 240 of 640 images" in told
     whole, cut = newest(small_run[0]), newest(tmp_path / "run")
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)

@@ -22,7 +22,7 @@ def demo(run: Path, images: int | None = None) -> None:
     if images is not None:
         config = replace(config, train=replace(config.train, images=images))
     log(f"{PRESET}: {PRESETS[PRESET].about}")
-    log(f"training on {config.train.images:,} images; the run is in {run}, Ctrl-C saves and the same command goes on")
+    log(f"training on {config.train.images:,} images; the run is in {run}, Ctrl-C saves and the same command resumes")
     train(config, run)
     log("scoring the units, and those of an untrained extractor beside them")
     evaluate_run(str(run), run)

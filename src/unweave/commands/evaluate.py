@@ -108,13 +108,13 @@ def show_attributes(results: dict[str, Any], unit_names: dict[int, str]) -> None
     exact = results["scores"]["exact"]
     for one in exact["leads"]:
         named = f"unit {one['unit']} {unit_names.get(one['unit'], '')}".strip()
-        log(f"{one['attribute']}: {named} tells it with an area of {one['area']:.2f}, the next with {one['next']:.2f}")
+        log(f"{one['attribute']}: {named} predicts it with area {one['area']:.2f}, the next with {one['next']:.2f}")
     for note in exact["notes"]:
         log(f"note: {note}")
 
 
 def _holders(results: dict[str, Any], unit_names: dict[int, str]) -> Table:
-    """Factors, the two units that matter most for each, and how well all units together tell its value."""
+    """Factors, the two units that matter most for each, and how accurately all units together predict its value."""
     table = Table(title="which unit holds which factor", title_justify="left")
     for column in ("factor", "values", "first unit", "second unit", "accuracy, all units"):
         table.add_column(column, justify="left" if column == "factor" else "right")

@@ -142,7 +142,7 @@ def require_size(dataset: ImageSet, size: int) -> None:
     """Raises `UserError` unless images are `size` px wide and high."""
     require(
         dataset.image_shape == (size, size, 3),
-        f"{dataset.name} has images {dataset.image_shape}: this model wants ({size}, {size}, 3)",
+        f"{dataset.name} has images {dataset.image_shape}: this model needs ({size}, {size}, 3)",
     )
 
 

@@ -27,7 +27,7 @@ FIRST_WAIT = 1.0  # seconds before the second try; twice as long before each fur
 TIMEOUT = (10.0, 30.0)  # seconds: to connect, of silence
 PIECE = 2**20
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be others a moment later
-REMEDY = "Free space or choose another --to; the same command goes on from there."
+REMEDY = "Free space or choose another --to; the same command resumes from there."
 
 
 class _Refused(Exception):
@@ -56,7 +56,7 @@ def download(remote: Remote, folder: Path, log: Log) -> Path:
             stated = _from_any(remote, part, log)
             digest = _compare(part, remote.digest or stated, log)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{part} has {_size(part):,} bytes: the same command goes on from there") from None
+            raise KeyboardInterrupt(f"{part} has {_size(part):,} bytes: the same command resumes from there") from None
         with explain_os_errors(path, REMEDY):
             sync(part)
             part.replace(path)
@@ -94,7 +94,7 @@ def _from_any(remote: Remote, part: Path, log: Log) -> str:
                 reasons.append(f"{url}: {reason}")
             if url != remote.urls[-1]:
                 log(f"{reasons[-1]}; trying the next address")
-    kept = f". {part} keeps {_size(part):,} bytes: the same command goes on from there" if part.exists() else ""
+    kept = f". {part} keeps {_size(part):,} bytes: the same command resumes from there" if part.exists() else ""
     raise UserError(f"{remote.name} cannot be had from {'; '.join(reasons)}{kept}")
 
 

@@ -105,7 +105,7 @@ def _load(address: str) -> "Dataset":
         import datasets
         from datasets.exceptions import DatasetGenerationError
     except ModuleNotFoundError:
-        raise UserError(f"data.folder is {address}: Hugging Face data sets want pip install 'unweave[hf]'") from None
+        raise UserError(f"data.folder is {address}: Hugging Face data sets need pip install 'unweave[hf]'") from None
     name = parse(address)
     try:
         if name.is_local and _is_saved(Path(name.place)):

@@ -29,7 +29,7 @@ from unweave.record import Display, Log
 BLOCK = 512  # inputs read between two notes of how far it came
 HEADER_BYTES = 128  # of the .npy header, which numpy pads so that it can be written again with another length
 MOST_SKIPPED_SHOWN = 3
-REMEDY = "Free space or choose another --data.cache; the same command again goes on from there."
+REMEDY = "Free space or choose another --data.cache; the same command again resumes from there."
 
 
 def fingerprint(*parts: object) -> str:
@@ -130,7 +130,7 @@ class Store:
 def converted(source: Source, path: Path, config: DataConfig, log: Log) -> Store:
     """The store of a source at `path`, converted first where it is not there yet.
 
-    A conversion that was cut goes on where it stopped. Several processes may ask at once: one converts, the others
+    A conversion that was cut resumes. Several processes may ask at once: one converts, the others
     wait. Inputs that cannot be read are skipped and listed, or, with `config.strict`, the first of them is an error.
     Raises `UserError` when the store would take more than `config.cache_gb`, the disk has not the space or cannot be
     written, or no input gives an image.

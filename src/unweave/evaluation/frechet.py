@@ -41,7 +41,7 @@ def distance_to_data(
 ) -> dict[str, Any]:
     """The Frechet distance of `num` drawn images from the images of a data set; returns what `frechet.json` holds.
 
-    As the published script draws (method section 7): each image from the units of a random image of the set, with
+    As the published script draws: each image from the units of a random image of the set, with
     replacement, and from noise of its own. They are compared with all images of the set, or with `num_real` random
     ones. `name` is FID with `weights`, Inception's file; without, features are the inputs of the extractor's last
     layer, which is no FID and is not called so. Images are seen a batch at a time; the seed alone says which.

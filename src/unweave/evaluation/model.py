@@ -124,7 +124,7 @@ def _tad(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str, quiet
 
 
 def _lead(attribute: str, areas: np.ndarray) -> dict[str, Any]:
-    """The unit that tells an attribute best, of their areas (N,), its area and the next one."""
+    """The unit that predicts an attribute best, from their areas (N,), its area and the next one."""
     best, *others = sorted(areas.tolist(), reverse=True)
     return {
         "attribute": attribute,

@@ -1,4 +1,4 @@
-"""Downstream sample efficiency (Locatello et al. 2019): how well few labels tell the factors from the codes."""
+"""Downstream sample efficiency (Locatello et al. 2019): accuracy of factors predicted from codes with few labels."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Explicitness (Ridgeway and Mozer 2018): can a linear model of all codes tell a factor's values from each other?"""
+"""Explicitness (Ridgeway and Mozer 2018): can a linear model of all codes predict the values of a factor?"""
 
 from typing import NamedTuple
 

@@ -36,9 +36,9 @@ class InfoMECResult(NamedTuple):
     """InfoM, InfoC and InfoE of D codes for F factors, 0 to 1 each."""
 
     modularity: float
-    """InfoM: does each active code tell of one factor?"""
+    """InfoM: does each active code have information about one factor only?"""
     compactness: float
-    """InfoC: is each factor told by one active code?"""
+    """InfoC: is the information about each factor in one active code?"""
     explicitness: float
     """InfoE: part of a factor's entropy that a linear model of all codes explains, on the rows it was fitted to."""
     nmi: NDArray[np.float64]
@@ -63,8 +63,8 @@ def infomec(
 
     `official`: a code is active when its interquartile range is above a tenth of the largest (`iqr10`, as in the DyGA
     and Tripod code), or its range above a twentieth of the largest (`range20`, as first published). `robust`: when it
-    tells of a factor more than chance would, whatever its scale. `seed` is that of the jitter that keeps equal codes
-    apart; what it alone says of a factor stands in the matrix of `official` and is 0 in that of `robust`.
+    has more information about a factor than chance, whatever its scale. `seed` is that of the jitter that keeps equal
+    codes apart; what the jitter alone says of a factor is in the matrix of `official` and 0 in that of `robust`.
 
     `discrete` is for quantised codes, whose values are names: information is counted, not estimated from neighbours,
     the linear model sees one column per value, and officially a code is active when its interquartile range is above
@@ -99,7 +99,7 @@ def infomec(
         notes = (*notes, f"{plural(np.flatnonzero(~active), 'code')} not active: {rule}")
     modularity, silent = _modularity(nmi[varying][:, active])
     if silent:
-        notes = (*notes, f"{silent} active codes tell of no factor: left out of InfoM")
+        notes = (*notes, f"{silent} active codes have no information about any factor: left out of InfoM")
     if varying.sum() == 1:
         notes = (*notes, "one factor varies: InfoM is not defined")
     if active.sum() <= 1:
@@ -136,7 +136,7 @@ def _one_hot(values: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _modularity(nmi: NDArray[np.float64]) -> tuple[float, int]:
-    """InfoM of (F, A), and how many codes tell of nothing."""
+    """InfoM of (F, A), and how many codes have no information."""
     num_factors, total = len(nmi), nmi.sum(axis=0)
     telling = total > 0
     if num_factors == 1:

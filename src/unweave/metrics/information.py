@@ -54,7 +54,7 @@ def mutual_information(first: Labels, second: Labels) -> Table:
 
 
 def informative(found: Table, first: Labels, second: Labels, alpha: float = 1e-3) -> NDArray[np.bool_]:
-    """(D,): whether a code tells of any factor more than chance would at level `alpha`.
+    """(D,): whether a code has more information about some factor than chance at level `alpha`.
 
     Under independence 2 N I is chi-squared with (B - 1) (K - 1) degrees of freedom, over the bins that are used.
     """

@@ -16,7 +16,7 @@ class ModularityResult(NamedTuple):
     score: float
     """Mean over codes, 0 to 1; NaN, with a note, where one factor varies."""
     per_code: NDArray[np.float64]
-    """(D,): 1 where a code tells of one factor only; 0 where it tells of none."""
+    """(D,): 1 where a code has information about one factor only; 0 where about none."""
     mutual_information: NDArray[np.float64]
     """(D, F), nats."""
     counted: NDArray[np.bool_]
@@ -32,7 +32,7 @@ def modularity(
     """Modularity of codes (N, D) and discrete factors (N, F); officially 10,000 rows and 20 bins.
 
     `official` takes the mean over all codes, so that dead ones count as 0 and noise as the bias of its information;
-    `robust` over those that tell of a factor more than chance would. Raises `UserError` as `mig` does.
+    `robust` over those with more information about a factor than chance. Raises `UserError` as `mig` does.
     """
     check_protocol(protocol)
     table, labels, varying, notes = binned_inputs(codes, factors, num_bins)

@@ -1,4 +1,4 @@
-"""SAP (Kumar et al. 2018): how much better the best single code tells each factor than the second best."""
+"""SAP (Kumar et al. 2018): how much better the best single code predicts each factor than the second best."""
 
 from typing import NamedTuple
 

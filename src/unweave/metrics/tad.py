@@ -1,4 +1,4 @@
-"""TAD (Yeats et al. 2022): how much better the best code tells each binary attribute than the second best."""
+"""TAD (Yeats et al. 2022): how much better the best code predicts each binary attribute than the second best."""
 
 from typing import Literal, NamedTuple
 
@@ -23,7 +23,7 @@ class TADResult(NamedTuple):
     score: float
     """Sum over captured attributes of the best code's area less the second's."""
     captured: NDArray[np.bool_]
-    """(A,): attributes that a code tells with an area of at least 0.75 and that no other attribute gives away."""
+    """(A,): attributes that a code predicts with an area of at least 0.75 and no other attribute predicts."""
     auroc: NDArray[np.float64]
     """(A, D): area under the ROC curve, the better of both directions; 0.5 for a code that is left out."""
     shared: NDArray[np.float64]

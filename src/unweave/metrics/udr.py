@@ -22,7 +22,7 @@ class UDRResult(NamedTuple):
     scores: NDArray[np.float64]
     """(M,): median agreement of each model with the others, 0 to 1; the highest is the one to choose."""
     pairs: NDArray[np.float64]
-    """(M, M): agreement of two models; NaN on the diagonal. For `lasso`, of codes of the row's model as they are told
+    """(M, M): agreement of two models; NaN on the diagonal. For `lasso`, of codes of the row's model as predicted
     from those of the column's."""
     notes: tuple[str, ...]
 
@@ -33,7 +33,7 @@ def udr(
     """UDR of models trained alike from different seeds: `codes` has each one's (N, D) on the same N images.
 
     For two models a matrix R relates their codes: `spearman`, absolute rank correlations; or `lasso`, absolute
-    weights of a Lasso regression of standardised codes, which asks that one code be enough to tell another. Each
+    weights of a Lasso regression of standardised codes, which requires that one code predicts another. Each
     informative code a counts for how much its best partner stands out, r_a^2 / sum_b R_ab with r_a = max_b R_ab,
     likewise each b, and the pair's agreement is the mean (equation 3). A code is informative when its standard
     deviation is above `least_spread` of the model's largest: these codes are not drawn from a posterior, whose
@@ -56,8 +56,8 @@ def udr(
         standard.append(_standardise(rankdata(kept, axis=0) if relation == "spearman" else kept))
     relate = _correlations if relation == "spearman" else _lasso_weights
     pairs = np.full((len(tables), len(tables)), np.nan)
-    for told, teller in itertools.permutations(range(len(tables)), 2):
-        pairs[told, teller] = _agreement(relate(standard[teller], standard[told]))
+    for target, source in itertools.permutations(range(len(tables)), 2):
+        pairs[target, source] = _agreement(relate(standard[source], standard[target]))
     return UDRResult(np.nanmedian(pairs, axis=1), pairs, tuple(notes))
 
 
@@ -71,12 +71,12 @@ def _correlations(first: NDArray[np.float64], second: NDArray[np.float64]) -> ND
     return np.abs(first.T @ second) / len(first)
 
 
-def _lasso_weights(tellers: NDArray[np.float64], told: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, D), (N, D') standardised -> (D, D'): of each code told, the weights of the codes that tell it."""
-    if not tellers.shape[1] or not told.shape[1]:
-        return np.zeros((tellers.shape[1], told.shape[1]))
-    fitted = lasso(tellers, told, LASSO_PENALTY)
-    return np.abs(fitted.coef_.reshape(told.shape[1], -1)).T
+def _lasso_weights(sources: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, D), (N, D') standardised -> (D, D'): the weights of source codes that predict each target code."""
+    if not sources.shape[1] or not targets.shape[1]:
+        return np.zeros((sources.shape[1], targets.shape[1]))
+    fitted = lasso(sources, targets, LASSO_PENALTY)
+    return np.abs(fitted.coef_.reshape(targets.shape[1], -1)).T
 
 
 def _agreement(relation: NDArray[np.float64]) -> float:

@@ -22,7 +22,7 @@ from unweave.nn.anchors import Anchors
 from unweave.nn.layers import Attention
 
 Progress = Callable[[int], None]
-"""Is told how many images are done."""
+"""Gets the number of images that are done."""
 
 
 class Losses(NamedTuple):
@@ -199,7 +199,7 @@ class UnitModel(nn.Module, ABC):
     def draw_noise(self, num: int, seed: int | torch.Generator) -> Tensor:
         """(num, *latent_shape) standard normal start points; row i is the same whatever `num` is.
 
-        A generator in the place of a seed goes on from where it stands.
+        A generator instead of a seed continues from its state.
         """
         generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
         return torch.stack([torch.randn(self.latent_shape, generator=generator) for _ in range(num)])

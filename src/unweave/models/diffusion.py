@@ -140,7 +140,7 @@ class DiffusionModel(UnitModel):
         return [layer for name, layer in layers if name.endswith("cross_attention")]
 
     def _predict(self, tokens: Tensor) -> Predict:
-        """The denoiser, told these tokens."""
+        """The denoiser, conditioned on these tokens."""
         return lambda noisy, times: self.denoiser(noisy, times, tokens)
 
     @property

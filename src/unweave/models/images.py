@@ -1,4 +1,4 @@
-"""Images as people hold them (uint8 or [0, 1], channels last) and as networks want them ([-1, 1], channels first)."""
+"""Images of users (uint8 or [0, 1], channels last) to images of networks ([-1, 1], channels first), and back."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def check_images(images: np.ndarray | Tensor, image_size: int) -> None:
     require(shape[0] > 0, f"there are no images: shape {shape}, should be {wanted} with n at least 1")
     if shape[1] == 3 and shape[3] != 3:
         raise UserError(f"images have shape {shape}: channels come last, should be {wanted}")
-    require(shape[1:] == (image_size, image_size, 3), f"images have shape {shape}: this model wants {wanted}")
+    require(shape[1:] == (image_size, image_size, 3), f"images have shape {shape}: this model needs {wanted}")
     values = torch.as_tensor(images[:0])
     if values.dtype == torch.uint8:
         return
@@ -33,7 +33,7 @@ def check_images(images: np.ndarray | Tensor, image_size: int) -> None:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 or float [0, 1] (n, H, W, 3) to float32 (n, 3, H, W) in [-1, 1] (method section 1.0)."""
+    """uint8 or float [0, 1] (n, H, W, 3) to float32 (n, 3, H, W) in [-1, 1]."""
     unit = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     return (unit * 2 - 1).permute(0, 3, 1, 2).contiguous()
 

@@ -1,4 +1,4 @@
-"""Tokenizers: image <-> latent, frozen while the diffusion model trains (method section 1.1).
+"""Tokenizers: image <-> latent, frozen while the diffusion model trains (Rombach et al. 2022).
 
 B batch, H W image height and width, C h w latent channels, height, width. Images are float in [-1, 1]. Each is made
 empty, then gets its state once, by `fit` or from a checkpoint; all of it is in its `state_dict`.

@@ -1,4 +1,4 @@
-"""Training the VQ first stage: a VQModel with what losses its pictures (VQ-GAN, Esser et al. 2021; method section 1.1).
+"""Training the VQ first stage: a VQModel with what losses its pictures (VQ-GAN, Esser et al. 2021).
 
     image -> encoder -> latent -> nearest code -> decoder -> picture
     picture, image -> pixel and perceptual distance, and a critic's logits
@@ -86,7 +86,7 @@ class VQGAN(nn.Module):
             loss = loss + config.critic.factor * (weight * adversarial + critic_loss)
             parts |= {"adversarial": adversarial, "critic_weight": weight, "critic": critic_loss}
         elif self.critic is not None:
-            # gradients of 0, which cost nothing: data-parallel training wants one for every weight
+            # gradients of 0, as data-parallel training needs one for every weight
             loss = loss + 0 * sum(weight.sum() for weight in self.critic.parameters())
             parts |= dict.fromkeys(("adversarial", "critic_weight", "critic"), torch.zeros_like(loss))
         return Losses(loss, {name: part.detach() for name, part in parts.items()})

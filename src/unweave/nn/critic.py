@@ -1,4 +1,4 @@
-"""The critic of the VQ first stage, and the weight of the adversarial loss (method section 1.1).
+"""The critic of the VQ first stage, and the weight of the adversarial loss (Esser et al. 2021).
 
 B batch, C channels, H W height, width, h w those of the logits.
 """

@@ -1,4 +1,4 @@
-"""Feature extractor: image -> N scalars -> N tokens, one small network per unit (method section 2).
+"""Feature extractor: image -> N scalars -> N tokens, one small network per unit (Yang et al. 2024).
 
 B batch, N units, D token width, H W image height and width.
 A token has no positional or unit embedding: each unit has its own MLP, so its tokens lie on a curve of their own.

@@ -1,4 +1,4 @@
-"""Noise levels, what the network predicts, and how a step's loss counts (method section 1.2).
+"""Noise levels, what the network predicts, and how a step's loss counts (Ho et al. 2020).
 
 B batch, C H W of the latents. noisy = signal_t latent + sigma_t noise, with t counted from 0. On the
 variance-preserving path signal^2 = abar_t, the product of 1 - beta_s over s <= t (Ho et al. 2020), and sigma^2 =

@@ -25,7 +25,7 @@ def total_correlation(codes: Tensor, mean: Tensor, log_variance: Tensor) -> Tens
     """KL(q(z) || prod_n q(z_n)) estimated with the batch's own posteriors as q(z): beta-TCVAE (Chen et al. 2018).
 
     The paper's minibatch-weighted sampling differs by a constant, in which the number of images of the data set stands.
-    The estimate is too low by what one batch cannot show: it wants large batches.
+    The estimate is biased downwards for small batches.
     """
     apart = codes.unsqueeze(1) - mean  # (B, B, N): code i under the posterior of image j
     log_density = -0.5 * (apart.square() / log_variance.exp() + log_variance + math.log(2 * math.pi))

@@ -1,4 +1,4 @@
-"""From noise to latents along the probability flow, and back (method section 7).
+"""From noise to latents along the probability flow, and back (Song et al. 2021; Lu et al. 2022).
 
 B batch, C H W of the latents. What a network predicts at a time is a latent and a noise; a step puts them together anew
 at the next level, x = signal' latent + sigma' noise. That is DDIM, and on the straight path of `flow` Euler's method.

@@ -1,4 +1,4 @@
-"""Cross-attention U-Net with Skip Dropout: noisy latent, time and tokens -> prediction (method sections 3 and 4).
+"""Cross-attention U-Net with Skip Dropout: noisy latent, time and tokens -> prediction (Jun et al. 2025).
 
 B batch, N units, D token width, C channels, H W height and width of a feature map, L = H W, T width of the time code.
 Residual blocks follow Dhariwal and Nichol (2021), transformer blocks Rombach et al. (2022). The tokens enter in one
@@ -106,7 +106,7 @@ class Stage(nn.Module):
 
 
 class SkipDropout(nn.Module):
-    """Drops channels (or elements) of the skip connections of the configured widths, while training (section 4)."""
+    """Drops channels (or elements) of skip connections of some widths while training (Jun et al. 2025)."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()

@@ -162,7 +162,7 @@ def importance_figure(results: dict[str, Any], rows: Sequence[str], path: Path) 
     """The unit-by-factor matrix of DCI: how much each unit matters for telling each factor."""
     scores = results["scores"]
     title = (
-        f"Which unit tells which factor\nDCI-D {scores['dci_disentanglement']:.2f}, "
+        f"Which unit holds which factor\nDCI-D {scores['dci_disentanglement']:.2f}, "
         f"FactorVAE {scores['factor_vae']:.2f}; columns sum to 1,\na good code has one dark cell per column"
     )
     matrix = np.array(scores["importance"])

@@ -198,10 +198,10 @@ class Explorer:
         self.model.anchors.require_unit(unit)
         codes, factors = self.sample
         points, what = plane(codes.aligned[:, unit], method, self.sampling.seed)
-        told = self._factors_told_by(unit)
+        held = self._factors_held_by(unit)
         colourings = [
             Colouring("anchor", codes.anchors[:, unit], ordered=False),
-            *(Colouring(self.dataset.factor_names[column], factors[:, column]) for column in told),
+            *(Colouring(self.dataset.factor_names[column], factors[:, column]) for column in held),
         ]
         images = self.draw_images(num, 5)
         names, tokens, colours = zip(*self._two_groups(unit))
@@ -211,10 +211,10 @@ class Explorer:
             f"Each point is the token of one of {len(points):,} images, {what}, moved a little at random so that those "
             "below can be seen.",
             "Where a unit holds a factor, the factor's colours are separate; colours of other factors are mixed."
-            if told
+            if held
             else "",
-            f"Shown are the {len(told)} factors that it has most information about."
-            if len(told) < factors.shape[1]
+            f"Shown are the {len(held)} factors that it has most information about."
+            if len(held) < factors.shape[1]
             else "",
             "Below, images, and the same with one token of the unit for all: the unit holds what is common to a row "
             "and differs between the two.",
@@ -249,14 +249,14 @@ class Explorer:
         low, high = order[int(ENDS * len(order))], order[int((1 - ENDS) * (len(order) - 1))]
         return [("low end", codes.aligned[low, unit], GREY), ("high end", codes.aligned[high, unit], GREY)]
 
-    def _factors_told_by(self, unit: int) -> list[int]:
-        """The columns of the factors to show: all, or those that the unit tells most of."""
+    def _factors_held_by(self, unit: int) -> list[int]:
+        """The columns of the factors to show: all, or those that the unit has most information about."""
         codes, factors = self.sample
         if factors.shape[1] <= MOST_FACTORS:
             return list(range(factors.shape[1]))
         labels = as_labels(classes(factors, len(factors))[0])
-        told = mutual_information(binned(codes.scalars[:, [unit]].astype(np.float64)), labels)[0]
-        return np.argsort(-told, kind="stable")[:MOST_FACTORS].tolist()
+        information = mutual_information(binned(codes.scalars[:, [unit]].astype(np.float64)), labels)[0]
+        return np.argsort(-information, kind="stable")[:MOST_FACTORS].tolist()
 
     @property
     def _columns(self) -> list[str]:

@@ -24,7 +24,7 @@ NUM_FACES = {"small": 2_000, "tiny": 120}
 def reproduce(request: Request, dry_run: bool = False, piece: str = "") -> None:
     """Makes a table, or says what that would take, or does one piece of it.
 
-    Finished pieces are only read, and a training that was cut goes on: the same command again ends with the same
+    Finished pieces are only read, and a training that was cut resumes: the same command again ends with the same
     table. Raises `UserError` for files that are missing and folders of other options.
     """
     pieces = make_plan(request)

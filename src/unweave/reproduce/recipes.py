@@ -56,7 +56,7 @@ class Scale:
 
     name: ScaleName
     sets: dict[Table, tuple[str, ...]]
-    """Data sets of each table; the first ones are taken unless told."""
+    """Data sets of each table; the first ones are the default."""
     defaults: dict[Table, int]
     """How many of those."""
     snapshots: int

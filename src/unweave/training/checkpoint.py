@@ -60,7 +60,7 @@ class Checkpoint(NamedTuple):
 def open_run(run: Path, config: C) -> C:
     """Makes the run folder or, where it holds a run, checks that it is this one; returns the config to use.
 
-    In it the paths of the data are whole, so that the run goes on from any working folder. Raises `UserError` when the
+    In it the paths of the data are whole, so that the run resumes from any working folder. Raises `UserError` when the
     folder holds a run with other options (each is named) or other files.
     """
     path, config = run / "config.json", _with_whole_paths(config)

@@ -1,4 +1,4 @@
-"""Exponential moving average of weights (method section 1.2)."""
+"""Exponential moving average of weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -49,7 +49,7 @@ def resume_or_build(run: Run, start: int = 0) -> State:
     state = build(run, start, fresh=saved is None)
     if saved:
         restore(state, saved)
-        run.log(f"going on from {state.images:,} of {run.config.train.images:,} images")
+        run.log(f"resuming from {state.images:,} of {run.config.train.images:,} images")
     run.record.rewind(state.images)
     return state
 

@@ -29,10 +29,10 @@ def train(
     dataset: ImageSet | None = None,
     on_save: OnSave | None = None,
 ) -> Path:
-    """Trains, or goes on training, the run in `folder`; returns the folder of the model.
+    """Trains, or resumes, the run in `folder`; returns the folder of the model.
 
     Images come from the data set that the options name, or from `dataset` where one is given. `on_save` is shown the
-    model as it is saved, averaged and in eval mode; its time does not count as training. A run that goes on begins by
+    model as it is saved, averaged and in eval mode; its time does not count as training. A resumed run begins by
     showing where it stands, as whoever looked may have been cut off too.
     Raises `UserError` for a folder of another run, a disk that cannot be written, or a loss that is not finite, and
     KeyboardInterrupt, with all saved and the way to go on as its text, after Ctrl-C.
@@ -40,7 +40,7 @@ def train(
     config = checkpoint.open_run(folder, config)
     stopped_at = launch(config.train, _main, config, folder, log, dataset, on_save)
     if stopped_at < config.train.images:
-        raise KeyboardInterrupt(f"saved in {folder}: the same command again goes on from {stopped_at:,} images")
+        raise KeyboardInterrupt(f"saved in {folder}: the same command again resumes from {stopped_at:,} images")
     return folder / "model"
 
 

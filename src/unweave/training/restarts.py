@@ -1,4 +1,4 @@
-"""Several starts from other first weights, of which the best goes on."""
+"""Several starts with other first weights, of which the best is trained to the end."""
 
 import shutil
 from dataclasses import replace
@@ -39,7 +39,7 @@ def choose_start(run: Run) -> int:
     losses = [record[-1]["held_out_loss"] for record in records]
     best = losses.index(min(losses))
     listed = ", ".join(f"{loss:.4f}" for loss in losses)
-    run.log(f"held-out losses of the starts: {listed}; going on with start {best + 1}")
+    run.log(f"held-out losses of the starts: {listed}; continuing with start {best + 1}")
 
     # Make its record and checkpoint those of the run.
     chosen = checkpoint.load(folders[best], run.log)

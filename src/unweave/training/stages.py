@@ -183,7 +183,7 @@ class UnitStage(Stage[UnitModel]):
 
 
 class FirstStage(Stage[VQGAN]):
-    """A VQModel and its critic (method section 1.1)."""
+    """A VQModel and its critic."""
 
     def __init__(self, run: Run, config: VQRunConfig):
         self.run, self.config = run, config

@@ -1,6 +1,6 @@
 """Shared by the readers of published files: images a part at a time, in the order of the cells of a grid.
 
-Formats: method section 10. Nothing is unpacked to disk and nothing in a file is executed.
+Nothing is unpacked to disk and nothing in a file is executed.
 """
 
 import zipfile

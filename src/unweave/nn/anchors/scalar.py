@@ -1,4 +1,4 @@
-"""Dynamic Gaussian anchoring of the scalars (Jun et al. 2025, section 3.2, with a pull that acts).
+"""Dynamic Gaussian anchoring of the scalars (Jun et al. 2025, with a pull that acts).
 
 B batch, N units, D token width, K the most Gaussians that a unit may have, M bins.
 """
