@@ -146,6 +146,7 @@ def test_pictures_elsewhere_are_encoded_by_path(run, photos, tmp_path):
     np.testing.assert_allclose(one[0], every[7], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_on_rooms_is_scored_on_a_file_in_the_layout_of_shapes3d(tiny_run, tmp_path):
     """Its fixed factors choose the same part of the file; with the same pixels there the scores are the same."""
     rooms, sizes = Rooms(32), (2, 6, 10, 5, 4, 8)

@@ -59,6 +59,7 @@ def test_importing_loads_no_torch(name):
     subprocess.run([sys.executable, "-c", f"import sys, {name}; assert 'torch' not in sys.modules"], check=True)
 
 
+@pytest.mark.slow
 def test_training_loads_no_scikit_learn():
     """Workers that read images are copies of the training process: what it has loaded is held once for each."""
     subprocess.run(

@@ -106,6 +106,7 @@ def test_other_scores_are_the_suite_s(results, model, dataset):
     np.testing.assert_allclose(found["downstream"]["accuracy"], alone.accuracy, atol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder has other places elsewhere")
 def test_nothing_outside_the_cache_folder_is_touched(tmp_path):
     """Drawing loads matplotlib, which would write beside it."""

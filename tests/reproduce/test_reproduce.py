@@ -38,6 +38,7 @@ def table(out, name="table1"):
     return json.dumps(found), (out / name / "TABLE.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_table_says_that_losses_fell_and_what_the_untrained_extractor_scores(whole):
     found = json.loads((whole / "table1" / "table.json").read_text())
     assert all(losses["fell"] for losses in found["losses"].values())
@@ -51,6 +52,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_table_that_was_cut_in_every_stage_is_the_same(whole, tmp_path, monkeypatch):
     """In the first stage, between checkpoints, after a checkpoint but before its codes, and while scoring.
 
@@ -86,6 +88,7 @@ def test_a_table_that_was_cut_in_every_stage_is_the_same(whole, tmp_path, monkey
     assert table(tmp_path) == table(whole)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_codes(whole):
     """Official: the first principal component of each unit's tokens as the anchors leave them, by scikit-learn."""
     one = next(one for one in make_plan(Request("table1", seeds=(0,), scale="tiny", out=whole)) if one.method)
@@ -106,6 +109,7 @@ def test_scores_are_those_of_the_codes(whole):
     assert found["factor_vae"] == pytest.approx(factor_vae_score(table, sizes, protocol="official").score)
 
 
+@pytest.mark.slow
 def test_another_table_only_reads_what_it_shares(whole, monkeypatch, capsys):
     monkeypatch.setattr(piece, "train", None)
     monkeypatch.setattr(costs, "measure", None)
@@ -115,6 +119,7 @@ def test_another_table_only_reads_what_it_shares(whole, monkeypatch, capsys):
     assert "accuracy, 10,000" in said.out
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_options_is_refused(whole):
     request = Request("table1", seeds=(0,), scale="tiny", out=whole)
     one = make_plan(request)[0]

@@ -227,6 +227,7 @@ def _train_two(fabric, config, folder):
     return float((books[0] - books[1]).abs().max()), int(((ours - start).abs().amax(1) > 0.05).sum())
 
 
+@pytest.mark.slow
 def test_two_processes_revive_the_same_codes(small, tmp_path):
     config = replace(
         small,

@@ -81,7 +81,7 @@ def test_killed_and_resumed_is_bit_equal_to_uninterrupted(tiny, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert images_recorded(tmp_path / "cut") < 1_920, "killed too late to show anything"
-    subprocess.run(arguments, check=True, stderr=subprocess.PIPE)
+    train(config, tmp_path / "cut", [].append)
 
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys()
@@ -142,7 +142,8 @@ def test_the_start_with_the_lowest_held_out_loss_goes_on_as_if_alone(two_starts,
     assert not list((tmp_path / "run" / "starts").glob("*/state"))
 
 
-@pytest.mark.parametrize("start", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [0, 1])
 def test_a_start_that_was_cut_goes_on(two_starts, tmp_path, monkeypatch, start):
     train(two_starts, tmp_path / "whole", [].append)
     step, folder = training.train_step, tmp_path / "cut"
