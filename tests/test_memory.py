@@ -32,7 +32,7 @@ def test_a_half_finished_run_of_an_earlier_version_ends_with_the_weights_it_led_
     config = replace(config, data=replace(config.data, cache=str(cache)))
     said = []
     train(config, run, said.append)
-    assert "going on from 800 of 1,600 images" in said
+    assert "resuming from 800 of 1,600 images" in said
     ours, theirs = unweave.load(run).state_dict(), unweave.load(BEFORE / "final").state_dict()
     assert set(ours) == set(theirs)
     for name, tensor in ours.items():

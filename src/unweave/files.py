@@ -25,9 +25,7 @@ def write_atomically(
     path: Path, write: Callable[[Path], None], remedy: str = "Free space or choose another folder."
 ) -> None:
     """Lets `write` fill a hidden file beside `path`, then renames it: `path` is the old file or the complete new one.
-
-    Raises `UserError` if the disk is full or the folder cannot be written to, and leaves nothing behind.
-    """
+    Raises `UserError` if the disk is full or the folder cannot be written to, and leaves nothing behind."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with explain_os_errors(path, remedy):
         try:

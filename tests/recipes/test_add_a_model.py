@@ -14,7 +14,7 @@ def test_a_model_is_a_file_options_and_a_preset(copy):
     copy.append("src/unweave/presets/rivals.py", "from typing", "\nfrom unweave.config import AutoEncoderConfig\n")
     assert len(copy.edited) == 3
     copy.unweave("train", "autoencoder-rooms-cpu", "--run", "run", *OPTIONS)
-    assert "going on" not in copy.unweave("evaluate", "run")
+    assert "resuming" not in copy.unweave("evaluate", "run")
     copy.unweave("report", "run", "rooms-cpu", "--steps", "2")
     copy.unweave("encode", "run", "--out", "codes.npz")
     page = (copy.folder / "run" / "report" / "report.html").read_text()

@@ -96,7 +96,7 @@ def test_interrupt_saves_and_says_how_to_go_on(tiny, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command again goes on from" in said
+    assert "the same command again resumes from" in said
     assert "Traceback" not in said
     (folder,) = (tmp_path / "run" / "state").iterdir()
     assert int(folder.name) >= images_recorded(tmp_path / "run")
@@ -127,7 +127,7 @@ def test_the_start_with_the_lowest_held_out_loss_goes_on_as_if_alone(two_starts,
     losses = [record[-1]["held_out_loss"] for record in starts]
     best = int(np.argmin(losses))
     assert losses[0] != losses[1]
-    assert any(f"going on with start {best + 1}" in line for line in said)
+    assert any(f"continuing with start {best + 1}" in line for line in said)
 
     ours = training.build  # the one way to that start's first weights
     monkeypatch.setattr(training, "build", lambda run, start, fresh: ours(run, best, fresh))
@@ -236,7 +236,7 @@ def test_tampered_checkpoint_is_said_and_the_one_before_is_used(tiny, tmp_path):
     told = []
     train(config, tmp_path / "run", told.append)
     assert any("is damaged" in line for line in told)
-    assert any("going on from 800" in line for line in told)
+    assert any("resuming from 800" in line for line in told)
     assert all(torch.equal(reference[name], tensor) for name, tensor in weights(tmp_path / "run").items())
 
 

@@ -51,10 +51,8 @@ def list_datasets(cache: str) -> None:
 
 
 def clear_stores(name: str, cache: str) -> None:
-    """Removes the stored images called `name` from the cache folder, or all. They are made again when needed.
-
-    Raises `UserError` for an unknown name.
-    """
+    """Removes the stored images called `name` from the cache folder, or all. They are made again when needed. Raises
+    `UserError` for an unknown name."""
     folder = cache_folder(cache)
     kept = stores(folder)
     chosen = [store for store in kept if name in ("", store.name, store.source)]
@@ -127,9 +125,7 @@ def get(name: str, to: Path | None) -> None:
 
 def describe(place: str, size: int, sheet: Path | None, cache: str, cache_gb: float) -> None:
     """Reads a whole data set, given by name or path, prints its size and factors, and draws some images to `sheet`.
-
-    Raises `UserError` as `open_dataset` does, for instance for a damaged file.
-    """
+    Raises `UserError` as `open_dataset` does, for instance for a damaged file."""
     # read all of it
     known = f"; unweave data get {place} downloads it" if place in SETS else ""
     require(

@@ -40,10 +40,8 @@ ROBUST: Kind = "scalars"
 
 
 def finished(job: Job, request: Request) -> dict[str, Any] | None:
-    """The result of a finished job; None if it is not finished.
-
-    Raises `UserError` if its folder holds a job with other options.
-    """
+    """The result of a finished job; None if it is not finished. Raises `UserError` if its folder holds a job with other
+    options."""
     path = request.out / job.name / RESULT
     try:
         result = json.loads(path.read_text())
