@@ -18,7 +18,7 @@ import record
 from unweave.record import log
 from unweave.reproduce.command import reproduce
 from unweave.reproduce.plan import Request, make_plan
-from unweave.reproduce.pool import places
+from unweave.reproduce.pool import devices
 from unweave.reproduce.recipes import Table
 from unweave.reproduce.table import as_markdown
 
@@ -32,9 +32,9 @@ def run(table: Table, folder: Path) -> Path:
     reproduce(request)
     minutes = (time.monotonic() - start) / 60
     found = json.loads((folder / table / "table.json").read_text())
-    processor = sum(piece["processor"] for piece in found["seconds"].values())
+    processor = sum(job["processor"] for job in found["seconds"].values())
     numbers = {
-        "pieces_at_a_time": len(places(make_plan(request))),
+        "pieces_at_a_time": len(devices(make_plan(request))),
         "minutes": round(minutes, 1),
         "processor_minutes_of_pieces": round(processor / 60, 1),
         "load_average": round(os.getloadavg()[1], 1),
@@ -52,7 +52,7 @@ def write_page() -> None:
             heading, _, body = as_markdown(found).partition("\n\n")
             about = (
                 f"`{found['command']}`, commit {found['commit']}, {found['date']}; {found['machine']['cpu']}, "
-                f"{found['pieces_at_a_time']} pieces at a time, {found['minutes']} minutes (load average "
+                f"{found['pieces_at_a_time']} jobs at a time, {found['minutes']} minutes (load average "
                 f"{found['load_average']} on {found['machine']['cores']} cores)."
             )
             minutes += found["minutes"]
@@ -67,7 +67,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="make tables and write down what they hold")
     one.add_argument("tables", nargs="*", choices=[*TABLES, []], default=[], help="which (default: all)")
-    one.add_argument("--folder", type=Path, required=True, help="where the pieces are, or will be")
+    one.add_argument("--folder", type=Path, required=True, help="where the jobs are, or will be")
     commands.add_parser("page", help="write the tables of docs/reproduce.md")
     arguments = parser.parse_args()
     if arguments.command == "page":

@@ -12,7 +12,7 @@ from unweave.data import Fixed, Rooms
 from unweave.errors import UserError
 from unweave.explore import anchor_draws, anchor_means, anchor_members, attention, exchange_unit, reconstruct, swap
 from unweave.models.diffusion import DiffusionModel
-from unweave.models.images import normalise, to_uint8
+from unweave.models.pixels import normalise, to_uint8
 from unweave.presets import PRESETS
 
 

@@ -56,7 +56,7 @@ def test_a_model_in_training_mode_encodes_and_decodes_as_in_eval_mode_and_stays_
         (lambda x: x[0], r"add a first axis"),
         (lambda x: x[:0], r"there are no images"),
         (lambda x: x.transpose(0, 3, 1, 2), r"channels come last"),
-        (lambda x: x[:, ::2], r"\(40, 16, 32, 3\): this model needs \(n, 32, 32, 3\)"),
+        (lambda x: x[:, ::2], r"\(40, 16, 32, 3\): this model takes \(n, 32, 32, 3\)"),
         (lambda x: x.astype(np.int64), r"dtype int64"),
         (lambda x: x.astype(np.float32), r"floats should be in \[0, 1\]"),
         (lambda x: np.full(x.shape, np.nan, np.float32), r"floats should be in \[0, 1\]"),

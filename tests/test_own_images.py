@@ -249,8 +249,8 @@ def test_a_grid_is_shown_factor_by_factor():
     ("arguments", "words"),
     [
         ([], "name what to check"),
-        (["nowhere"], "'nowhere' is no drawn data set and no path: choose rooms, dsprites"),
-        (["shapes3d"], "unweave data get shapes3d fetches it"),
+        (["nowhere"], "'nowhere' is no generated set and no path: choose rooms, dsprites"),
+        (["shapes3d"], "unweave data get shapes3d downloads it"),
     ],
 )
 def test_what_cannot_be_checked(arguments, words, capsys):

@@ -5,7 +5,7 @@
 >>> codes = model.encode(images)          # images: uint8 (n, H, W, 3)
 >>> pictures = model.decode(codes.aligned)
 
-Importing the package loads nothing else; torch comes with the first name that needs it.
+Importing the package loads nothing else; torch is imported with the first name that needs it.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m unweave`, as torchrun starts it."""
+"""`python -m unweave`, the form in which torchrun starts it."""
 
 import sys
 

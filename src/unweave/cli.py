@@ -1,4 +1,4 @@
-"""The commands; the only file that imports tyro. Nothing here imports torch before it is needed: help is instant."""
+"""The commands; the only file that imports tyro. Torch is imported only where a command needs it: help is instant."""
 
 import os
 import sys
@@ -35,10 +35,10 @@ def train(
     run: Path | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Train a preset; the same command again resumes where it stopped.
+    """Train a preset; the same command again resumes where training stopped.
 
-    `unweave train rooms-cpu --run runs/first`; `unweave train rooms-cpu --help` lists the options of a preset, and each
-    can be changed. Ctrl-C saves before it stops.
+    `unweave train rooms-cpu --run runs/first`. Every option of the preset can be changed: `unweave train rooms-cpu
+    --help` lists them. Ctrl-C saves a checkpoint first.
 
     Args:
         config: the preset to start from
@@ -59,7 +59,7 @@ def train(
     if isinstance(config, VQRunConfig):
         from unweave.report.first_stage import draw_reconstructions, next_command
 
-        _log(f"trained; look at {draw_reconstructions(config, run)}")
+        _log(f"trained; reconstructions are in {draw_reconstructions(config, run)}")
         _log(f"Next: {next_command(config.model, model)}")
         return
     _log(f"trained; the model is in {model}. Next: unweave evaluate {run}")
@@ -74,21 +74,21 @@ def data(
     cache_gb: float = 2.0,
     to: Path | None = None,
 ) -> None:
-    """List data sets, download one, check one, or remove stored images.
+    """List, describe, download and check data sets, and remove stored images.
 
-    `unweave data list`; `unweave data info shapes3d`; `unweave data get shapes3d`, which resumes a cut download.
-    `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads every image and reports
-    the number of images and factors, what was skipped, and damage. `unweave data clear photos` removes the stored
-    images of a set, `unweave data clear` those of all sets; they are made again when needed.
+    `unweave data list`; `unweave data info shapes3d`; `unweave data get shapes3d`, which resumes where it stopped.
+    `unweave data check 3dshapes.h5` or `unweave data check ~/photos --sheet sheet.png` reads the whole set and prints
+    how many images and factors it has, what was skipped, and what is wrong with it. `unweave data clear photos` removes
+    the stored images of a set, `unweave data clear` those of all sets; they are made again when they are needed.
 
     Args:
-        action: list the sets and what is stored, describe one set, download, check, or remove stored images
-        what: the name of a set; for check also pictures of your own or a published file, as data.folder of train takes
-        size: pixels per side that check resizes images to
-        sheet: file for a picture of some of the images, and of each factor over its values
-        cache: folder for the stored images (default: the user's cache folder)
-        cache_gb: most disk space that check may use there
-        to: folder for the download (default: data/NAME here)
+        action: list all sets, describe one (info), download it (get), check it, or remove stored images (clear)
+        what: the name of a set; for check also your own pictures or a published file, as for data.folder of train
+        size: for check: pixels per side to which the images are resized
+        sheet: for check: file for a picture of some of the images, and of each factor over its values
+        cache: folder of the stored images (default: the user's cache folder)
+        cache_gb: for check: maximum disk space to use there, in GB
+        to: for get: folder to download to (default: data/NAME here)
     """
     from unweave.commands import data as commands
 
@@ -112,16 +112,16 @@ def evaluate(
     device: str = "auto",
     cache_gb: float = 0.0,
 ) -> None:
-    """Score a run, a model folder or a bundled model on the data it was trained on, beside an untrained extractor.
+    """Score a run, a model folder or a bundled model on its training data, beside an untrained extractor.
 
-    All scores for a grid of factors; TAD for images with binary attributes such as CelebA's.
+    A full grid of factors gets all scores; images with binary attributes, such as CelebA, get TAD.
 
     Args:
         out: folder for results.json (attributes.json) and a picture (default: the run folder, or runs/NAME)
-        data: rooms, dsprites or a published file such as 3dshapes.h5, instead of what the model was trained on
+        data: rooms, dsprites or a published file such as 3dshapes.h5, in place of the training data
         seed: seed of the scores
         device: cpu, cuda, mps or auto
-        cache_gb: most disk space for stored images, where more is needed than training had (2 by default)
+        cache_gb: maximum disk space of stored images in GB, to raise that of training (2 by default)
     """
     from unweave.commands.evaluate import evaluate_run
 
@@ -140,26 +140,27 @@ def frechet(
     batch_size: int = 128,
     json: bool = False,
 ) -> None:
-    """Distance of drawn images from the data: FID with Inception's weights, else on the model's own features.
+    """Measure how near generated images are to the data: FID, or a Fréchet distance of the model's own features.
 
     `unweave frechet RUN --inception pt_inception-2015-12-05-6726825d.pth`, the file of pytorch-fid and torch-fidelity.
-    Images are drawn as in the paper, from the units of random images of the data and new noise. Writes frechet.json.
+    As in the paper, images are generated from the units of random images of the data and fresh noise. Writes
+    frechet.json.
 
     Args:
-        inception: Inception's weights; without them the distance uses other features and is not called FID
-        images: number of images to draw
-        real: images of the data to compare with, chosen at random; 0 takes all
+        inception: Inception's weights; without them the distance is of the model's own features, and is not called FID
+        images: number of images to generate
+        real: number of images of the data to compare with, chosen at random; 0 takes all
         out: folder for frechet.json (default: the run folder, or runs/NAME)
-        data: a set or a path, instead of what the model was trained on
+        data: a set or a path, in place of the training data
         device: cpu, cuda, mps or auto
         batch_size: images at a time
-        json: print what frechet.json holds
+        json: print the content of frechet.json
     """
     from unweave.commands.evaluate import measure_distance
 
-    found = measure_distance(run, _output(run, out), inception, images, real, sampling, device, data, batch_size)
+    distance = measure_distance(run, _output(run, out), inception, images, real, sampling, device, data, batch_size)
     if json:
-        print(dumps(found, indent=2))
+        print(dumps(distance, indent=2))
 
 
 def score(
@@ -175,23 +176,23 @@ def score(
     json: Path | None = None,
     figures: Path | None = None,
 ) -> None:
-    """Score the codes of any method, from a table of units and a table of factors.
+    """Score the codes of any method from files: a table of units and a table of factors.
 
     `unweave score codes.npy factors.csv`; `unweave score codes.parquet` for a file that `unweave encode` wrote;
     `unweave score codes.npy --sizes 10 10 10 8 4 15` for a full grid in C order.
 
     Args:
         codes: .npy, .npz, .csv or .parquet with a row per image and a column per unit
-        factors: the same with a column per factor; left out where the codes' file has them, or with sizes
-        sizes: values of each factor, where the rows are a full grid, last factor fastest
-        metrics: some of the scores, as in dci,mig (default: all but tad, which needs binary factors, and downstream)
-        protocol: official has the constants of published tables; robust does not depend on the scale of codes
-        seeds: evaluation seeds, whose mean and standard deviation are shown
-        bootstrap: draws of the rows for 95 % intervals, as in 100; each takes as long as scoring once
-        vectors: for units that are vectors (rows, units, numbers): pca takes their first principal component, flat
-            takes every number as a code
+        factors: the same with a column per factor; not needed if the file of codes has them, or with sizes
+        sizes: number of values of each factor, if the rows are a full grid, last factor fastest
+        metrics: the scores to compute, as in dci,mig (default: all but tad, which needs binary factors, and downstream)
+        protocol: official uses the constants of published tables; robust does not depend on the scale of the codes
+        seeds: number of evaluation seeds; their mean and standard deviation are shown
+        bootstrap: number of bootstrap samples of the rows for 95 % intervals, as in 100; each takes as long as scoring
+        vectors: for units that are vectors (rows, units, numbers): pca, their first principal component, or flat, every
+            number as a code of its own
         test: held-out codes and their factors, or one file with both; without it a third of the rows is held out
-        json: file for every number and matrix
+        json: file for all numbers and matrices
         figures: folder for pictures of the matrices
     """
     from unweave.evaluation import files
@@ -217,23 +218,23 @@ def udr(
     relation: Literal["spearman", "lasso"] = "spearman",
     json: Path | None = None,
 ) -> None:
-    """Rank models without labels: models that disentangle agree with each other (UDR, Duan et al. 2020).
+    """Rank models without labels: models that disentangle agree about the same images (UDR, Duan et al. 2020).
 
-    `unweave udr seed0.npy seed1.npy seed2.npy`: codes of the same images in the same order, by models that differ in
-    the seed. Choose the model with the highest score.
+    `unweave udr seed0.npy seed1.npy seed2.npy`: codes of models of one configuration trained from different seeds, for
+    the same images in the same order. Choose the model with the highest score.
 
     Args:
         codes: .npy, .npz, .csv or .parquet of each model, as for `unweave score`
-        relation: how codes of two models are compared: by rank correlation, or by the weights of a Lasso regression
+        relation: how the codes of two models are compared: by rank correlation or the weights of a Lasso regression
         json: file for the scores and the agreement of every pair
     """
     from unweave.evaluation import files
     from unweave.files import write_text
 
-    found = files.agree(codes, relation)
-    files.show_agreement(found, codes)
+    agreement = files.agree(codes, relation)
+    files.show_agreement(agreement, codes)
     if json is not None:
-        write_text(json, files.agreement_as_json(found, codes))
+        write_text(json, files.agreement_as_json(agreement, codes))
         _wrote(json)
 
 
@@ -245,14 +246,14 @@ def encode(
     batch_size: int = 256,
     cache_gb: float = 0.0,
 ) -> None:
-    """Write the units of every image: scalars, tokens, anchors, and the factors as labels.
+    """Write the units of every image to a file: scalars, tokens, anchors, and the factors as labels.
 
     Args:
         out: the file to write: .parquet or .npz
-        data: rooms, dsprites, or other images by path or hf://OWNER/NAME, instead of what the model was trained on
+        data: rooms, dsprites, or other images by path or hf://OWNER/NAME, in place of the training data
         device: cpu, cuda, mps or auto
         batch_size: images at a time
-        cache_gb: most disk space for stored images, where more is needed than training had (2 by default)
+        cache_gb: maximum disk space of stored images in GB, to raise that of training (2 by default)
     """
     from unweave.evaluation.encode import encode_to_file
 
@@ -261,12 +262,12 @@ def encode(
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the commands that draw pictures have in common."""
+    """Options of all commands that draw pictures."""
 
     out: Path | None = None
     """folder for the pictures (default: RUN/report, or runs/NAME/report)"""
     data: str = ""
-    """images to draw from, a set or a path, instead of what the model was trained on"""
+    """the images to use, a set or a path, in place of the training data"""
     device: str = "auto"
     """cpu, cuda, mps or auto"""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
@@ -284,17 +285,17 @@ Options = Annotated[Drawing, tyro.conf.arg(name="")]
 
 
 def swap(run: Model, options: Options, pairs: int = 6, inverted: bool = False) -> None:
-    """Draw a grid: source, target, and the source with each unit exchanged for the target's.
+    """Draw a grid: source, target, and the source with each unit in turn exchanged for the target's.
 
     Args:
         pairs: rows of the grid
-        inverted: start from the source's own noise, which keeps what its units do not hold
+        inverted: start from the inverted noise of each source, which also keeps what its units do not hold
     """
     _wrote(options.explorer(run).swaps(options.folder(run), pairs, inverted).path)
 
 
 def traverse(run: Model, options: Options, columns: int = 9) -> None:
-    """Draw one image with each unit moved over its observed range, as a sheet and as an animation.
+    """Draw latent traversals: one image with each unit moved over its observed range, as a sheet and an animation.
 
     Args:
         columns: values per unit
@@ -304,7 +305,7 @@ def traverse(run: Model, options: Options, columns: int = 9) -> None:
 
 
 def anchors(run: Model, options: Options) -> None:
-    """Draw the histogram of each unit's scalar, its Gaussians, and one image at each anchor."""
+    """Draw the histogram of each unit's scalar with its Gaussians, and one image generated at each anchor."""
     _wrote(options.explorer(run).anchors(options.folder(run)).path)
 
 
@@ -318,20 +319,20 @@ def attention(run: Model, options: Options, images: int = 4) -> None:
 
 
 def figure1(run: Model, options: Options, unit: int, method: Literal["pca", "pacmap"] = "pca") -> None:
-    """Draw the paper's figure 1: a unit's tokens as a map by anchor and by factor, and images drawn from two anchors.
+    """Draw the paper's figure 1: a map of a unit's tokens by anchor and by factor, and images drawn from two anchors.
 
     Args:
-        unit: the unit
-        method: principal directions, or PaCMAP as in the paper (pip install 'unweave[maps]')
+        unit: number of the unit
+        method: principal components, or PaCMAP as in the paper (pip install 'unweave[maps]')
     """
     _wrote(options.explorer(run).figure1(options.folder(run), unit, method).path)
 
 
 def report(run: Model, beside: tyro.conf.Positional[tuple[str, ...]] = (), *, options: Options) -> None:
-    """Write one page about a run: what was trained, curves, scores, anchors, pictures, options. More runs go beside it.
+    """Write one page about a run, or several side by side: data, curves, scores, anchors, pictures, options.
 
     `unweave report runs/first`; `unweave report runs/first runs/second rooms-cpu`. The page is one file that loads
-    nothing from elsewhere: send it as it is.
+    nothing from elsewhere and can be sent as it is.
 
     Args:
         beside: more runs, model folders or bundled models, each in a column beside the first
@@ -343,12 +344,12 @@ def report(run: Model, beside: tyro.conf.Positional[tuple[str, ...]] = (), *, op
 
 
 def name(run: Model, unit: tyro.conf.Positional[int], text: tyro.conf.Positional[str] = "") -> None:
-    """Name a unit; pictures, tables and reports then show the name. Without a name, remove it.
+    """Name a unit; pictures, tables and reports then show the name. Without a text the name is removed.
 
     `unweave name runs/first 3 "floor colour"`
 
     Args:
-        unit: the unit
+        unit: number of the unit
         text: its name
     """
     from unweave.models.folder import name_unit
@@ -366,15 +367,15 @@ def view(
     device: str = "auto",
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling(),
 ) -> None:
-    """Explore a run in the browser: encode pictures, swap and move units, draw from anchors, name units.
+    """Explore a run in the browser: encode pictures, swap and traverse units, draw from anchors, name units.
 
     `unweave view` opens the bundled model, `unweave view runs/first` a run. Needs pip install 'unweave[viewer]'.
 
     Args:
-        host: address to listen on; with any but the default, other machines can connect
-        port: port to listen on, 0 for any free one
-        password: password that visitors have to give
-        data: images to choose from, a set or a path, instead of what the model was trained on
+        host: address to listen on; any but the default lets other machines connect
+        port: port to listen on; 0 takes a free one
+        password: password that visitors must enter
+        data: the images to use, a set or a path, in place of the training data
         device: cpu, cuda, mps or auto
     """
     from unweave.viewer.server import view as run_viewer
@@ -386,8 +387,8 @@ def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
     """Train `rooms-cpu` on this machine, score it and draw what its units do: at most 15 minutes on two cores.
 
     Args:
-        run: folder of the run; a stopped run resumes
-        images: train on fewer images than the preset does, for a quick look
+        run: folder of the run; a run that was stopped is resumed
+        images: number of training images, if fewer than the preset's, for a shorter demo
     """
     from unweave.commands.demo import demo as run_demo
 
@@ -395,7 +396,7 @@ def demo(run: Path = Path("runs/demo"), images: int | None = None) -> None:
 
 
 def convert(checkpoint: tyro.conf.Positional[Path], folder: tyro.conf.Positional[Path]) -> None:
-    """Turn a checkpoint of the published code into a model folder; nothing in the checkpoint is executed.
+    """Convert a checkpoint of the published code to a model folder; nothing in the checkpoint is executed.
 
     Args:
         checkpoint: the authors' Lightning .ckpt
@@ -419,23 +420,24 @@ def reproduce(
     piece: str = "",
     dry_run: bool = False,
 ) -> None:
-    """Make a table of the paper with our numbers beside the printed ones: train, encode and score each method.
+    """Reproduce a table of the paper, our numbers beside the printed ones: train, encode and score all it needs.
 
-    `unweave reproduce table1 --data shapes3d`; the same command again resumes. The time that it takes is estimated and
-    shown first. `--scale small` does the same on generated images, in minutes. Several GPUs, or cores for small models,
-    work in parallel. On several machines give each a `--piece`; the command without one collects the results.
+    `unweave reproduce table1 --data shapes3d`; the same command again resumes where it stopped. The time that it will
+    take is measured and printed first. `--scale small` does the same on generated images, in minutes. Jobs run in
+    parallel on several GPUs, and small models on several cores; on several machines give each its own `--piece`, then
+    run the command without one to make the table.
 
     Args:
-        table: the table; tables of one scale in one folder share their common runs
-        data: sets, as in shapes3d cars3d mpi3d (default: those of the table)
-        seeds: seeds of training
-        scale: full, the published schedules on the published sets; small, minutes on generated images; tiny, a test
-        out: folder for all results, with a folder for each table (default: runs/reproduce/SCALE)
+        table: the table; tables of one scale in one folder share their common trainings
+        data: data sets, as in shapes3d cars3d mpi3d (default: those of the table)
+        seeds: training seeds
+        scale: full: the published schedules on the published sets; small: minutes on generated images; tiny: a test
+        out: folder of all results; the table goes to a subfolder of its name (default: runs/reproduce/SCALE)
         inception: Inception's weights, the file of pytorch-fid; without them the distance of table2 is not FID
-        vgg16: VGG16's weights for the first stage, as torchvision publishes them; optional
-        lpips: the linear heads of LPIPS, to go with vgg16
-        piece: do this piece only, by the name that --dry-run lists
-        dry_run: show the estimate, list the pieces, and stop
+        vgg16: VGG16's weights for the first stage, as torchvision publishes them; without them no perceptual loss
+        lpips: the linear heads of LPIPS, needed with vgg16
+        piece: run only this job, by the name that --dry-run lists
+        dry_run: print an estimate of the time, list the jobs, and stop
     """
     from unweave.reproduce.command import reproduce as run_reproduce
     from unweave.reproduce.plan import Request
@@ -467,7 +469,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; 0 when all went well, 2 after a user's mistake, 130 after Ctrl-C."""
+    """Runs a command; returns 0 on success, 2 after a user's mistake, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["--version"]:
         print(f"unweave {version('unweave')}")
@@ -476,7 +478,7 @@ def main(arguments: list[str] | None = None) -> int:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="unweave",
-            description="Unsupervised disentangled representation learning of images. Start with: unweave demo",
+            description="Disentangled representation learning without labels. Start with: unweave demo",
             args=arguments,
             config=(tyro.conf.CascadeSubcommandArgs,),
         )
@@ -486,7 +488,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         _log(f"stopped: {stop}" if str(stop) else "stopped")
         return 130
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
+    except BrokenPipeError:  # the reader of the output has stopped, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
@@ -502,7 +504,7 @@ def _wrote(*paths: Path) -> None:
 
 
 def _output(run: str, out: Path | None) -> Path:
-    """Where results about a run go, unless said otherwise."""
+    """The folder for results about a run: `out`, or by default the run's home."""
     from unweave.models.folder import home
 
     return home(run) if out is None else out

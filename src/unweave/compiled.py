@@ -1,4 +1,4 @@
-"""Loops compiled by numba: no interpreter lock, and kept on disk so that a machine compiles them once."""
+"""Loops compiled by numba, without the interpreter lock, and cached on disk so that a machine compiles them once."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ F = TypeVar("F", bound=Callable[..., object])
 def compiled(function: F) -> F:
     """Compiles a function of arrays and numbers at its first call.
 
-    Numba keeps the machine code in `__pycache__` beside the source; where that folder cannot be written, in the user's
-    cache folder (or in NUMBA_CACHE_DIR, where it is set); where no folder can be written, in memory only.
+    Numba keeps the machine code in `__pycache__` beside the source; if that folder cannot be written to, in the user's
+    cache folder (or in NUMBA_CACHE_DIR, if set); if no folder can be written to, in memory only.
     """
     options = {"nogil": True, "error_model": "numpy"}
     try:
@@ -32,9 +32,9 @@ def compiled(function: F) -> F:
 
 @contextmanager
 def threads(num_threads: int | None) -> Iterator[Callable[..., None]]:
-    """Gives `run(kernel, count, *arguments)`, which calls `kernel(first, last, *arguments)` on parts of `range(count)`.
+    """Yields `run(kernel, count, *arguments)`: it calls `kernel(first, last, *arguments)` on parts of `range(count)`.
 
-    The parts run at once; there are `num_threads`, as many as this process has cores where it is None.
+    The parts run in parallel in `num_threads` threads; None is one per core that this process may use.
     """
     num = all_cores() if num_threads is None else num_threads
     require(num >= 1, f"num_threads is {num_threads}: must be at least 1")

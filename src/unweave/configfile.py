@@ -1,4 +1,4 @@
-"""Configs to and from JSON, and how two of them differ."""
+"""Configs to and from JSON, and the differences between two of them."""
 
 import dataclasses
 import json
@@ -17,14 +17,14 @@ RENAMED = {
     "TrainConfig": {"starts": "restarts", "start_images": "restart_images"},
     "VQTrainConfig": {"starts": "restarts", "start_images": "restart_images"},
 }
-"""By class, options under the names that earlier versions saved, and what they are called now."""
+"""By class: names of options that earlier versions saved, and their present names."""
 RENAMED_VALUES = {
     ("DataConfig", "crop"): {"crop": "center"},
     ("AnchorConfig", "mode"): {"official": "published", "principled": "corrected"},
 }
-"""By class and option, the same for values."""
+"""By class and option: the same for values."""
 REMOVED = {"AnchorConfig": {"covariance": "full"}}
-"""By class, options that earlier versions saved, with the one value whose behaviour is left."""
+"""By class: options that earlier versions saved, with the one value that is still supported."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def to_json(config: Any) -> str:
 
 
 def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T:
-    """The inverse of `to_dict`. Raises `UserError` for unknown names and wrong types, naming them.
+    """The inverse of `to_dict`. Raises `UserError` that names an unknown option or a value of the wrong type.
 
-    Missing names take their defaults and names of earlier versions their new ones, so that older files stay readable.
+    Missing options take their defaults and options of earlier versions their new names, so that older files load.
     """
     require(isinstance(values, dict), f"{where} should be a JSON object, found {values!r}")
     if kind is ModelConfig:
@@ -68,7 +68,7 @@ def _with_new_names(kind: str, values: dict[str, Any], where: str) -> dict[str, 
         value = values.pop(name, left)
         require(
             value == left,
-            f"{where}.{name} is {value!r}: this version has only {left!r}; use an earlier one, or train anew",
+            f"{where}.{name} is {value!r}: this version has only {left!r}; use an earlier version, or train again",
         )
     for (owner, name), renamed in RENAMED_VALUES.items():
         if owner == kind and isinstance(values.get(name), str):
@@ -91,13 +91,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return {_value(arguments[0], k, where): _value(arguments[1], v, where) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    right = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    require(right, f"{where} is {value!r}: should be {hint.__name__}")
+    matches = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    require(matches, f"{where} is {value!r}: should be {hint.__name__}")
     return value
 
 
 def read_json(kind: type[T], path: Path) -> T:
-    """A config from a JSON file. Raises `UserError` naming the file when it is missing or not valid."""
+    """A config from a JSON file. Raises `UserError` that names the file if it is missing or not valid."""
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:
@@ -109,13 +109,13 @@ def read_json(kind: type[T], path: Path) -> T:
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
     """The options in which two configs of one kind differ, as `name: ours -> theirs` lines."""
-    found = []
+    lines = []
     for item in dataclasses.fields(ours):
         a, b = getattr(ours, item.name), getattr(theirs, item.name)
         if isinstance(a, ModelConfig) and type(a) is not type(b):
-            found.append(f"{prefix}{item.name}.kind: {_kind_of(a)!r} -> {_kind_of(b)!r}")
+            lines.append(f"{prefix}{item.name}.kind: {_kind_of(a)!r} -> {_kind_of(b)!r}")
         elif dataclasses.is_dataclass(a) and not isinstance(a, type):
-            found += differences(a, b, f"{prefix}{item.name}.")
+            lines += differences(a, b, f"{prefix}{item.name}.")
         elif a != b:
-            found.append(f"{prefix}{item.name}: {a!r} -> {b!r}")
-    return found
+            lines.append(f"{prefix}{item.name}: {a!r} -> {b!r}")
+    return lines

@@ -1,8 +1,8 @@
-"""How a user's mistake is said."""
+"""The error for a user's mistake."""
 
 
 class UserError(Exception):
-    """A mistake of the user's: shown as one line that names the value and the remedy, exit code 2."""
+    """A user's mistake: shown as one line with the value and the remedy; the command exits with code 2."""
 
 
 def require(condition: bool, message: str) -> None:

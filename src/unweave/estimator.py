@@ -1,4 +1,4 @@
-"""The library as scikit-learn users know it: `fit(images)`, `transform(images)`."""
+"""The scikit-learn interface of the library: `fit(images)`, `transform(images)`."""
 
 import tempfile
 from dataclasses import replace
@@ -12,20 +12,20 @@ from unweave.data.arrays import ArrayImages
 from unweave.errors import require
 from unweave.models.base import find_device
 from unweave.models.folder import load
-from unweave.models.images import check_images
+from unweave.models.pixels import check_images
 from unweave.presets import PRESETS
 from unweave.training.main import train
 
 
 class UnitEncoder(TransformerMixin, BaseEstimator):
-    """Learns the units of images and gives one number per image and unit.
+    """Learns the units of images; transforms an image to one number per unit.
 
     Examples:
         >>> units = UnitEncoder("rooms-cpu", num_images=300_000).fit(images).transform(images)   # (n, N)
 
-    `preset` names the row of the preset table that says what is trained; `num_images` are seen in all, each pass
-    counted (the preset's where it is None); `device` is cpu, cuda, mps or auto. After `fit`, `model_` is the
-    `DiffusionModel`. Images are uint8 (n, H, W, 3) of the preset's size, or float in [0, 1].
+    `preset` names a row of the preset table; `num_images` is the number of images to train on, all passes counted (None
+    takes the preset's); `device` is cpu, cuda, mps or auto. After `fit`, `model_` is the trained `UnitModel`. Images
+    are uint8 (n, H, W, 3) of the preset's size, or float in [0, 1].
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class UnitEncoder(TransformerMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, images: np.ndarray, y: None = None) -> "UnitEncoder":  # noqa: ARG002 (scikit-learn passes it)
-        """Trains on images; raises `UserError` for an unknown preset or images of another shape or dtype."""
+        """Trains on images. Raises `UserError` for an unknown preset or images of another shape or dtype."""
         require(self.preset in PRESETS, f"preset is {self.preset!r}: choose from {', '.join(PRESETS)}")
         config = PRESETS[self.preset].config
         check_images(images, config.model.image_size)
@@ -61,6 +61,6 @@ class UnitEncoder(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, images: np.ndarray) -> np.ndarray:
-        """The units' scalars (n, N), float32."""
+        """The scalars (n, N) of the units, float32."""
         check_is_fitted(self)
         return self.model_.scalars(images, self.batch_size)

@@ -1,6 +1,7 @@
-"""What can be done with a trained model's units: reconstruct, swap, traverse, draw from anchors, see where they act.
+"""What a trained model's units do: reconstruction, swaps, traversals, draws from anchors, attention maps.
 
-Functions of a model, no plotting. n images, N units, D token width, C h w of latents; images are uint8 (n, H, W, 3).
+Functions of a model, without plotting. n images, N units, D token width, C h w of latents; images are uint8
+(n, H, W, 3).
 """
 
 import math
@@ -22,7 +23,7 @@ CHUNK = 64
 
 
 def reconstruct(model: UnitModel, images: np.ndarray, sampling: Sampling = Sampling()) -> np.ndarray:
-    """Images to units and back, (n, H, W, 3): what the units keep of each image. One noise is shared by all."""
+    """Reconstructions (n, H, W, 3) of images from their units, all from the same noise."""
     return _decode_grid(model, model.encode(images).aligned[:, None], sampling)[:, 0]
 
 
@@ -34,11 +35,12 @@ def swap(
     inverted: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Each unit of the source images exchanged for the target's, one at a time: (n, N + 2, H, W, 3).
+    """The source images with each unit in turn exchanged for the target's: (n, N + 2, H, W, 3).
 
-    Along the second axis: the source's own reconstruction, the target's, then unit 0, 1, ... exchanged. All start
-    from one noise, so that columns differ by the exchange alone (the published script draws new noise for each); or,
-    `inverted`, each row from the noise that its source comes from, so that what the units do not hold stays too.
+    Along the second axis: the source's reconstruction, the target's, then unit 0, 1, ... exchanged. All start from the
+    same noise, so that columns differ by the exchange alone (the published script draws new noise for each, see
+    docs/fidelity.md). With `inverted` each row starts from the noise that generates its source (DDIM inversion, Song et
+    al. 2021), which also keeps what the units do not hold. Raises `UserError` for unequal numbers of images.
     """
     require(
         len(source) == len(target), f"{len(source)} source images and {len(target)} target images: need as many of each"
@@ -60,9 +62,10 @@ def traverse(
     sampling: Sampling = Sampling(),
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """One image with each unit's scalar set to given values in turn: (N, m, H, W, 3).
+    """Latent traversals: one image with each unit's scalar set to m values in turn: (N, m, H, W, 3).
 
-    `image` (H, W, 3); `values` (N, m) are the scalars that each unit takes, see `unit_range`.
+    `image` (H, W, 3); `values` (N, m) are the values of each unit's scalar, see `unit_range`. Raises `UserError` for
+    other shapes.
     """
     require(image.ndim == 3, f"image has shape {image.shape}: traverse takes one image (H, W, 3)")
     num_units = model.num_units
@@ -77,7 +80,7 @@ def traverse(
 
 
 def unit_range(scalars: np.ndarray, num: int, tail: float = 0.01) -> np.ndarray:
-    """`num` values of each unit's scalar, evenly from one quantile `tail` to the other of (n, N): (N, num)."""
+    """`num` evenly spaced values per unit between the quantiles `tail` and 1 - `tail` of scalars (n, N): (N, num)."""
     low, high = np.quantile(scalars, [tail, 1 - tail], axis=0)
     return np.linspace(low, high, num, axis=1).astype(np.float32)
 
@@ -90,7 +93,7 @@ def exchange_unit(
     sampling: Sampling = Sampling(),
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Images with one unit's token exchanged for others (m, D) in turn: (n, m, H, W, 3), all from one noise."""
+    """Images with one unit's token replaced by each of `tokens` (m, D): (n, m, H, W, 3), all from the same noise."""
     model.anchors.require_unit(unit)
     mixed = np.repeat(model.encode(images).aligned[:, None], len(tokens), axis=1)  # (n, m, N, D)
     mixed[:, :, unit] = tokens
@@ -100,21 +103,21 @@ def exchange_unit(
 def anchor_means(model: UnitModel, unit: int) -> np.ndarray:
     """The tokens (K, D) of the means of a unit's anchors. Raises `UserError` for a model without anchors."""
     model.anchors.require_unit(unit)
-    num = max(1, int(model.anchors.num_alive[unit]))  # without any, drawing from the first says so
+    num = max(1, int(model.anchors.num_alive[unit]))  # if there are none, drawing from the first raises the error
     return np.concatenate([anchor_draws(model, unit, anchor, 1, spread=0) for anchor in range(num)])
 
 
 def anchor_draws(model: UnitModel, unit: int, anchor: int, num: int, spread: float = 1.0, seed: int = 0) -> np.ndarray:
-    """Tokens (num, D) of a unit drawn from the Gaussian of one of its anchors, made `spread` times as wide."""
+    """Tokens (num, D) of a unit drawn from the Gaussian of an anchor, its standard deviation times `spread`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad(), eval_mode(model):
         return model.anchors.draw(unit, anchor, model.tokens_of, num, spread, generator).cpu().numpy()
 
 
 def anchor_members(codes: Codes, unit: int, anchor: int, num: int, seed: int = 0) -> np.ndarray:
-    """Tokens (num, D) that images really have at an anchor, drawn with replacement: nearest to what was trained on.
+    """Tokens (num, D) of real images at an anchor, drawn with replacement; closer to the training data than a Gaussian.
 
-    `codes` are those of the images to choose from. Raises `UserError` when none of them belongs to the anchor.
+    `codes` are those of the images to choose from. Raises `UserError` if none of them belongs to the anchor.
     """
     rows = np.flatnonzero(codes.anchors[:, unit] == anchor)
     require(len(rows) > 0, f"none of these {len(codes.anchors):,} images belongs to anchor {anchor} of unit {unit}")
@@ -124,23 +127,23 @@ def anchor_members(codes: Codes, unit: int, anchor: int, num: int, seed: int = 0
 def attention(
     model: UnitModel, images: np.ndarray, sampling: Sampling = Sampling(), progress: Progress | None = None
 ) -> np.ndarray:
-    """The attention maps of each unit while images are drawn from their units and the same noise: (n, N, h, w).
+    """The attention maps of each unit while images are reconstructed from the same noise: (n, N, h, w).
 
-    The weight that a position gives a unit's token in cross-attention, averaged over heads, layers and sampling steps,
-    each counting alike; feature maps smaller than the latent are repeated to its size. At each position the units'
-    weights sum to 1; one that is nowhere preferred has 1 / N.
+    A map has the cross-attention weights from each position to the unit's token, averaged over heads, layers and
+    sampling steps; smaller feature maps are enlarged to the size of the latent. At each position the weights of the
+    units sum to 1; 1 / N is no preference. Raises `UserError` for a model without cross-attention.
     """
     require(bool(model.attention_layers()), f"a {model.describe()} has no cross-attention: there are no maps to draw")
-    tokens, found = model.encode(images).aligned, []
+    tokens, means = model.encode(images).aligned, []
     noise = model.draw_noise(1, sampling.seed)
     for start in range(0, len(images), CHUNK):
         with _watching(model) as maps:
             rows = tokens[start : start + CHUNK]
             model.decode(rows, sampling.steps, noise=noise, batch_size=CHUNK, solver=sampling.solver)
-        found.append(maps.total / maps.count)
+        means.append(maps.total / maps.count)
         if progress:
             progress(min(start + CHUNK, len(images)))
-    return torch.cat(found).cpu().numpy()
+    return torch.cat(means).cpu().numpy()
 
 
 class _Maps:
@@ -160,7 +163,7 @@ class _Maps:
 
 @contextmanager
 def _watching(model: UnitModel) -> Iterator[_Maps]:
-    """Sums the weights of every cross-attention that runs meanwhile; outside, nothing is slower for it."""
+    """Sums the weights of every cross-attention that runs inside the context; outside it, nothing is slower."""
     maps = _Maps(model.latent_shape[-1])
     hooks = [layer.register_forward_pre_hook(maps.add) for layer in model.attention_layers()]
     try:
@@ -177,7 +180,7 @@ def _decode_grid(
     progress: Progress | None = None,
     noise: Tensor | None = None,
 ) -> np.ndarray:
-    """Decodes tokens (a, b, N, D): (a, b, H, W, 3). From one noise, or row by row from `noise` (a, C, h, w)."""
+    """Decodes tokens (a, b, N, D) to (a, b, H, W, 3), all from the same noise or each row from `noise` (a, C, h, w)."""
     noise = model.draw_noise(1, sampling.seed) if noise is None else noise.repeat_interleave(tokens.shape[1], dim=0)
     flat = tokens.reshape(-1, *tokens.shape[2:])
     pictures = model.decode(flat, sampling.steps, noise=noise, progress=progress, solver=sampling.solver)

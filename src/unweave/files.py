@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and their hashes."""
+"""Atomic writing of files, and their hashes."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from unweave.errors import UserError
 
 @contextmanager
 def explain_os_errors(path: Path, remedy: str):
-    """Turns what the operating system refuses into a `UserError` that names the path and the remedy."""
+    """Turns an error of the operating system into a `UserError` with the path and the remedy."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -24,10 +24,8 @@ def explain_os_errors(path: Path, remedy: str):
 def write_atomically(
     path: Path, write: Callable[[Path], None], remedy: str = "Free space or choose another folder."
 ) -> None:
-    """Lets `write` fill a hidden neighbour of `path`, then renames it: `path` is the old file or the whole new one.
-
-    Raises `UserError` when the disk is full or the folder may not be written, and leaves nothing behind.
-    """
+    """Lets `write` fill a hidden file beside `path`, then renames it: `path` is the old file or the complete new one.
+    Raises `UserError` if the disk is full or the folder cannot be written to, and leaves nothing behind."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with explain_os_errors(path, remedy):
         try:
@@ -41,7 +39,7 @@ def write_atomically(
 
 
 def sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
+    """Waits until a file or folder is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -50,7 +48,7 @@ def sync(path: Path) -> None:
 
 
 def hash_of(path: Path, algorithm: str = "sha256", progress: Callable[[int], None] = lambda _: None) -> str:
-    """The hash of a file in hexadecimal; `progress` gets the number of bytes read so far."""
+    """The hash of a file in hexadecimal; `progress` is called with the number of bytes read so far."""
     digest = hashlib.new(algorithm)
     with path.open("rb") as file:
         while block := file.read(2**20):

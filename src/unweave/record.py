@@ -1,4 +1,4 @@
-"""What a run says while it works: `metrics.jsonl` for ever, a progress line for the moment."""
+"""What a run reports: the record `metrics.jsonl`, log lines and a progress bar."""
 
 import json
 import platform
@@ -20,12 +20,12 @@ console = Console(stderr=True, highlight=False)
 
 
 def log(text: str) -> None:
-    """One line for the person at the terminal; not wrapped, so that paths can be copied."""
+    """Prints one line to stderr; not wrapped, so that paths can be copied."""
     console.print(text, soft_wrap=True, markup=False)
 
 
 class Record:
-    """The training record: one JSON object per line, `images` in each, in order."""
+    """The training record: one JSON object per line, sorted by its value `images`."""
 
     def __init__(self, path: Path, silent: bool = False):
         self.path, self.silent = path, silent
@@ -34,12 +34,12 @@ class Record:
         """Appends one line; a silent record (of all processes but the first) writes nothing."""
         if self.silent:
             return
-        remedy = "Nothing is lost: make room and run the same command again."
+        remedy = "Nothing is lost: free space and run the same command again."
         with explain_os_errors(self.path, remedy), self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def rewind(self, images: int) -> None:
-        """Drops the lines after `images`: a resumed run writes them again."""
+        """Drops the lines after `images`, which a resumed run will write again."""
         if self.silent or not self.path.exists():
             return
         kept = [line for line in read_record(self.path) if line["images"] <= images]
@@ -47,7 +47,7 @@ class Record:
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training record. A last line that was cut by a kill is left out."""
+    """The lines of a training record, without an incomplete last line of a run that was killed."""
     lines = []
     for text in path.read_text().splitlines():
         try:
@@ -58,7 +58,7 @@ def read_record(path: Path) -> list[dict[str, Any]]:
 
 
 class Display:
-    """A progress bar with time left on a terminal; a line now and then anywhere else.
+    """On a terminal a progress bar with the time left; elsewhere a line every ten seconds.
 
     `with Display("training", total, "images") as display: display.update(done, "loss 0.31")`
     """
@@ -85,7 +85,7 @@ class Display:
         return self
 
     def update(self, done: int, note: str = "") -> None:
-        """Shows `done` of the total, with a note beside it."""
+        """Shows `done` of the total, with a note."""
         if self.first is None:
             self.first = done
         if self.live:
@@ -96,11 +96,11 @@ class Display:
             self.stream.flush()
 
     def _left(self, done: int) -> str:
-        gone = time.monotonic() - self.start
-        fresh = done - (self.first or 0)
-        if fresh <= 0:
+        elapsed = time.monotonic() - self.start
+        done_since = done - (self.first or 0)
+        if done_since <= 0:
             return ""
-        return f"{clock(gone * (self.total - done) / fresh)} left"
+        return f"{clock(elapsed * (self.total - done) / done_since)} left"
 
     def __exit__(self, *_: object) -> None:
         if self.live:
@@ -108,12 +108,12 @@ class Display:
 
 
 def versions() -> dict[str, str]:
-    """What numbers were computed with."""
+    """Versions of the software that computed the numbers."""
     return {"unweave": version("unweave"), "torch": version("torch"), "python": platform.python_version()}
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a person reads them: `42 s`, `7 min 05 s`, `3 h 12 min`."""
+    """Seconds in a readable form: `42 s`, `7 min 05 s`, `3 h 12 min`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

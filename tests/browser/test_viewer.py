@@ -10,7 +10,7 @@ from PIL import Image
 
 import unweave
 from unweave.data import Fixed, Rooms
-from unweave.report.anchors import colour
+from unweave.report.anchor_figures import colour
 
 PHONE = {"width": 390, "height": 844}
 CHANGED = """([selector, before]) => {
@@ -133,7 +133,7 @@ def choose_unit(page, unit):
 
 def test_a_name_is_seen_everywhere_and_by_others(visit, viewer, model_folder):
     page = ready(visit(viewer))
-    page.get_by_role("button", name="Give a unit a name").click()
+    page.get_by_role("button", name="Name a unit").click()
     page.locator("#name textarea, #name input").fill("<b>hue of the wall</b>")
     page.locator("#save").click()
     name = "unit 0: <b>hue of the wall</b>"
@@ -170,7 +170,7 @@ def test_what_is_no_picture_is_said_and_changes_nothing(visit, viewer, rooms, tm
     page.get_by_text("not a picture").wait_for()
     (tmp_path / "large.png").write_bytes(b"\0" * (11 * 2**20))
     send(page, "picture", tmp_path / "large.png")
-    page.get_by_text("11.0 MB: at most 10 are taken").wait_for()
+    page.get_by_text("11.0 MB: the limit is 10 MB").wait_for()
     assert last_picture(page, "#encoded") == before
     changes(page, "#encoded", lambda: send(page, "picture", rooms[1][0]))
 

@@ -84,8 +84,8 @@ def test_a_set_is_told_of_without_a_network(name, no_network, capsys):
     assert all(fact in said for fact in facts)
 
 
-def test_files_that_want_a_person(no_network, monkeypatch, tmp_path, capsys):
-    """What to get from where is said; what was put there is compared."""
+def test_files_that_need_a_manual_download(no_network, monkeypatch, tmp_path, capsys):
+    """The command says what to download from where; the files are compared."""
     content = b"pictures"
     files = (
         Remote("faces.zip", (), len(content), f"sha256:{hashlib.sha256(content).hexdigest()}"),
@@ -96,7 +96,7 @@ def test_files_that_want_a_person(no_network, monkeypatch, tmp_path, capsys):
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert SETS["celeba"].by_hand in said
-    assert f"{tmp_path / 'faces.zip'}: put it there (8 bytes, sha256:" in said
+    assert f"put a file at {tmp_path / 'faces.zip'} (8 bytes, sha256:" in said
     assert "2 files of celeba are missing: download them by hand" in said
     (tmp_path / "faces.zip").write_bytes(content)
     assert main(arguments) == 2
@@ -105,7 +105,7 @@ def test_files_that_want_a_person(no_network, monkeypatch, tmp_path, capsys):
     assert "1 files of celeba" in said
     (tmp_path / "faces.txt").write_bytes(b"labels")
     assert main(arguments) == 0
-    assert f"next: {SETS['celeba'].use.replace('data/celeba', str(tmp_path))}" in capsys.readouterr().err
+    assert f"Next: {SETS['celeba'].use.replace('data/celeba', str(tmp_path))}" in capsys.readouterr().err
     (tmp_path / "faces.zip").write_bytes(b"<html>..")
     assert main(arguments) == 2
     assert "is not the published file" in capsys.readouterr().err
@@ -114,7 +114,7 @@ def test_files_that_want_a_person(no_network, monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["get", "rooms"], "rooms is drawn on this machine, there is nothing to get: use --data.name rooms"),
+        (["get", "rooms"], "rooms is generated, there is nothing to download: use --data.name rooms"),
         (["get"], "name a data set: unweave data get shapes3d"),
         (["info"], "name a data set: unweave data info shapes3d"),
         (["get", "shapes4d"], "'shapes4d' is no data set that is known: choose rooms, dsprites, shapes3d"),

@@ -13,7 +13,7 @@ from unweave.config import Sampling
 from unweave.data.arrays import ArrayImages
 from unweave.errors import UserError
 from unweave.evaluation.frechet import distance_to_data
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.nn.inception import Inception
 
 FEW = Sampling(steps=4, solver="ddim", seed=3)
@@ -100,5 +100,5 @@ def test_the_command_writes_it_down_and_calls_it_what_it_is(tiny_run, tmp_path, 
 def test_mistakes_are_named(model, options, words):
     with pytest.raises(UserError, match=words):
         distance_to_data(model, ArrayImages(np.zeros((3, 32, 32, 3), np.uint8)), **{"num": 2, **options})
-    with pytest.raises(UserError, match=r"array has images \(16, 16, 3\): this model needs \(32, 32, 3\)"):
+    with pytest.raises(UserError, match=r"array has images \(16, 16, 3\): this model takes \(32, 32, 3\)"):
         distance_to_data(model, ArrayImages(np.zeros((3, 16, 16, 3), np.uint8)))

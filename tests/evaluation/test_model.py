@@ -16,7 +16,7 @@ from unweave.errors import UserError
 from unweave.evaluation.model import evaluate, standardise
 from unweave.metrics import cell_index, dci, downstream, factor_vae_score, sample_rows
 from unweave.metrics.suite import score_grid
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.nn.encoder import FeatureExtractor
 
 
@@ -88,7 +88,7 @@ def test_standardised_codes():
 
 
 def test_images_of_another_size_are_refused(model):
-    with pytest.raises(UserError, match=r"rooms has images \(64, 64, 3\): this model needs \(32, 32, 3\)"):
+    with pytest.raises(UserError, match=r"rooms has images \(64, 64, 3\): this model takes \(32, 32, 3\)"):
         evaluate(model, Rooms(64), quiet=True)
 
 

@@ -24,8 +24,8 @@ from unweave.models.folder import name_unit, save_model
 from unweave.presets import PRESETS
 from unweave.report.page import write_report
 from unweave.report.pictures import Explorer, unit_labels
-from unweave.reproduce.piece import encode as encode_piece
-from unweave.reproduce.piece import score as score_piece
+from unweave.reproduce.job import encode as encode_job
+from unweave.reproduce.job import score as score_job
 from unweave.viewer.session import Session
 
 TINY = PRESETS["tiny"].config.data
@@ -177,9 +177,9 @@ def test_the_viewer_reads_and_moves_it(model, explorer, rooms):
 
 
 def test_a_table_of_the_paper_scores_it(model, rooms, tmp_path):
-    encode_piece(model, rooms, tmp_path / "codes.npz")
+    encode_job(model, rooms, tmp_path / "codes.npz")
     with np.load(tmp_path / "codes.npz", allow_pickle=False) as codes:
-        assert set(score_piece(codes["scalars"], rooms, "robust", 0)) >= {"factor_vae", "dci_disentanglement"}
+        assert set(score_job(codes["scalars"], rooms, "robust", 0)) >= {"factor_vae", "dci_disentanglement"}
         assert codes["components"].shape == codes["scalars"].shape
 
 

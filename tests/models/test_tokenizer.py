@@ -248,8 +248,8 @@ def test_images_that_say_nothing_are_refused(vq_folder, value):
         ({"kind": "pixels"}, "`pixels` has 3 channels and downsample 1, not 3 and 4"),
         ({"kind": "patch", "channels": 49}, "tokenizer.channels is 49: a 4 px patch has 48"),
         ({"channels": 0}, "tokenizer.channels is 0"),
-        ({"downsample": 8}, "tokenizer.downsample is 8: 3 levels of a VQModel make 4"),
-        ({"vq": VQConfig(channels=(32, 64))}, "tokenizer.downsample is 4: 2 levels of a VQModel make 2"),
+        ({"downsample": 8}, "tokenizer.downsample is 8: a VQModel of 3 levels has 4"),
+        ({"vq": VQConfig(channels=(32, 64))}, "tokenizer.downsample is 4: a VQModel of 2 levels has 2"),
     ],
 )
 def test_options_that_cannot_be_are_refused(changes, message):

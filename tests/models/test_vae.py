@@ -12,7 +12,7 @@ from unweave.config import ExtractorConfig, VAEConfig
 from unweave.data import Fixed, Rooms
 from unweave.errors import UserError
 from unweave.models.base import make_model
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.nn import penalties
 from unweave.presets import PRESETS
 from unweave.record import read_record

@@ -11,7 +11,7 @@ from unweave.config import CriticConfig, PerceptualConfig, TokenizerConfig, VQCo
 from unweave.errors import UserError
 from unweave.metrics.image_quality import psnr, ssim
 from unweave.models.base import eval_mode
-from unweave.models.images import normalise, to_uint8
+from unweave.models.pixels import normalise, to_uint8
 from unweave.models.tokenizer import make_tokenizer, write_vq
 from unweave.models.vqgan import VQGAN, reconstruct
 from unweave.nn.critic import hinge_loss
@@ -190,8 +190,8 @@ def test_the_written_folder_opens_in_diffusers_and_as_a_tokenizer(tmp_path):
             lambda: replace(SMALL, image_size=15),
             "model.image_size is 15: the levels of the VQModel need a multiple of 2",
         ),
-        (lambda: replace(SMALL, pixel=0.0), "model.pixel is 0 and there is no perceptual distance"),
-        (lambda: replace(SMALL, critic=CriticConfig(layers=3)), "critic.layers is 3: 16 px images are too small"),
+        (lambda: replace(SMALL, pixel=0.0), "model.pixel is 0 and there is no perceptual loss"),
+        (lambda: replace(SMALL, critic=CriticConfig(layers=3)), "critic.layers is 3: too many for 16 px images"),
         (lambda: CriticConfig(weight=-1), "critic.weight is -1: must not be negative"),
         (lambda: PerceptualConfig(backbone="vgg16.pth"), "belong together"),
         (lambda: VQConfig(norm_groups=0), "vq.norm_groups is 0"),

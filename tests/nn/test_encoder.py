@@ -208,7 +208,7 @@ def test_levels_are_numpys_nearest_and_gradients_pass_as_through_tanh(levels):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"levels": 1}, "2 or more"), ({"levels": 5, "beta": 1.0}, "one bottleneck")]
+    ("options", "said"), [({"levels": 1}, "2 or more"), ({"levels": 5, "beta": 1.0}, "only one bottleneck")]
 )
 def test_levels_that_make_no_sense_are_refused(options, said):
     with pytest.raises(UserError, match=said):

@@ -7,7 +7,7 @@ from tests.nn.noise_cases import ALL, PREDICTIONS, abar, diffusers_scheduler, ga
 from unweave.config import NoiseConfig
 from unweave.errors import UserError
 from unweave.nn.noise import Schedule
-from unweave.nn.solver import ddim, ddim_times, dpm, dpm_times, invert, method
+from unweave.nn.solver import ddim, ddim_times, dpm, dpm_times, find_sampler, invert
 
 
 @pytest.fixture(params=PREDICTIONS)
@@ -203,7 +203,7 @@ def test_inversion_leads_back_to_the_latents(prediction, solver, end_at_one):
     predict = gaussian_optimum(schedule, 0.7, 0.5)
     latents = 0.7 + 0.5 * random(4, 2, 3, 3)
     noise = invert(schedule, predict, latents, 50, end, solver, num_passes=40)
-    again = method(solver).solve(schedule, predict, noise, 50, end)
+    again = find_sampler(solver).solve(schedule, predict, noise, 50, end)
     torch.testing.assert_close(again, latents, rtol=0, atol=1e-9 if solver == "ddim" else 2e-2)
 
 
@@ -219,4 +219,4 @@ def test_inversion_finds_the_noise_of_the_flow():
 
 def test_an_unknown_solver_is_refused():
     with pytest.raises(UserError, match="solver is 'euler': choose from ddim, dpm"):
-        method("euler")
+        find_sampler("euler")

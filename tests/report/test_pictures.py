@@ -17,8 +17,8 @@ from unweave.data import open_dataset
 from unweave.explore import attention, traverse, unit_range
 from unweave.metrics.suite import PUBLISHED
 from unweave.record import console
-from unweave.report import anchors, figures, pictures
-from unweave.report.anchors import AnchoredUnit, Colouring, Row, anchors_figure, dispersion, map_figure, plane
+from unweave.report import anchor_figures, figures, pictures
+from unweave.report.anchor_figures import AnchoredUnit, Colouring, Row, anchors_figure, dispersion, map_figure, plane
 from unweave.report.figures import attention_grid, image_grid, matrix_figure, moving_grid
 from unweave.report.pictures import Explorer
 
@@ -106,13 +106,13 @@ def test_few_factors_are_shown_of_many_those_that_the_unit_tells(explorer, monke
     factors[:, 31] = codes.scalars[:, 2] + 0.01 * rng.standard_normal(len(factors))  # a continuous one
     factors[:, 7] = codes.scalars[:, 2] > np.median(codes.scalars[:, 2])
     explorer.__dict__["sample"] = explorer.sample._replace(factors=factors)
-    told = explorer._factors_told_by(2)
+    told = explorer._factors_held_by(2)
     assert len(told) == pictures.MOST_FACTORS
     assert told[:2] == [31, 7]
 
 
 def test_principal_directions_are_scikit_learns_and_pacmap_keeps_neighbours(monkeypatch):
-    monkeypatch.setattr(anchors, "SCATTER", 0)
+    monkeypatch.setattr(anchor_figures, "SCATTER", 0)
     line = np.random.default_rng(0).random(300)
     tokens = np.stack([np.cos(2 * line), np.sin(2 * line), 0.2 * line], axis=1).astype(np.float32)
     points, words = plane(tokens, "pca", 0)
@@ -214,7 +214,7 @@ def test_gaussians_are_drawn_as_the_counts_of_a_bin(monkeypatch, tmp_path):
     anchors_figure([unit], tmp_path / "x", "t", "c")
     (line,) = kept[0].axes[1].lines
     x, y = line.get_data()
-    edges = np.histogram_bin_edges(scalars, anchors.NUM_BINS)
+    edges = np.histogram_bin_edges(scalars, anchor_figures.NUM_BINS)
     counts = np.histogram(scalars, edges)[0]
     at_centres = np.interp((edges[1:] + edges[:-1]) / 2, x, y)
     assert np.abs(at_centres - counts).max() < 5 * np.sqrt(counts.max())

@@ -30,27 +30,27 @@ def test_printed_numbers_are_those_that_converted_models_are_compared_with(metho
 
 def test_a_full_plan_is_the_presets_and_in_order():
     request = Request("table1", ("shapes3d",), (0, 4))
-    pieces = make_plan(request)
-    assert [piece.name for piece in pieces] == [
+    jobs = make_plan(request)
+    assert [job.name for job in jobs] == [
         "shapes3d/first_stage",
         *(f"shapes3d/{row}/seed{seed}" for row in ("dyga", "dyga-published", "encdiff") for seed in (0, 4)),
     ]
-    assert pieces[0].config == FIRST_STAGES["vq-shapes3d"].config
-    for piece in pieces[1:]:
-        row, seed = piece.name.split("/")[1:]
+    assert jobs[0].config == FIRST_STAGES["vq-shapes3d"].config
+    for job in jobs[1:]:
+        row, seed = job.name.split("/")[1:]
         method, *published = row.split("-")
         preset = PRESETS["-".join([method, "shapes3d", *published])].config
-        assert piece.needs == pieces[0].name
-        tokenizer = replace(piece.config.model.tokenizer, folder="")
-        assert replace(piece.config.model, tokenizer=tokenizer) == preset.model
-        assert f"seed{piece.config.train.seed}" == seed
-        assert piece.config.train.images == preset.train.images
-        assert piece.config.model.tokenizer.folder == str(request.out.absolute() / "shapes3d/first_stage/run/model")
+        assert job.needs == jobs[0].name
+        tokenizer = replace(job.config.model.tokenizer, folder="")
+        assert replace(job.config.model, tokenizer=tokenizer) == preset.model
+        assert f"seed{job.config.train.seed}" == seed
+        assert job.config.train.images == preset.train.images
+        assert job.config.model.tokenizer.folder == str(request.out.absolute() / "shapes3d/first_stage/run/model")
 
 
 def test_tables_share_the_trainings_that_they_have_in_common():
     plans = {
-        table: {piece.name: piece.config for piece in make_plan(Request(table, ("mpi3d",)))}
+        table: {job.name: job.config for job in make_plan(Request(table, ("mpi3d",)))}
         for table in ("table1", "ablation", "downstream")
     }
     assert plans["table1"] == plans["downstream"]
@@ -89,8 +89,8 @@ def test_perceptual_weights_reach_the_first_stage(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["table1", "--data", "celeba"], "data is 'celeba': at scale full table1 is of shapes3d, cars3d, mpi3d"),
-        (["table1", "--data", "shapes3d", "--scale", "small"], "at scale small table1 is of rooms"),
+        (["table1", "--data", "celeba"], "data is 'celeba': table1 at scale full has shapes3d, cars3d, mpi3d"),
+        (["table1", "--data", "shapes3d", "--scale", "small"], "table1 at scale small has rooms"),
         (["table1", "--seeds", "1", "1"], "name each once"),
         (["table2", "--inception", "none.pth"], "none.pth does not exist"),
         (["table2", "--vgg16", "pyproject.toml"], "belong together"),
@@ -117,7 +117,7 @@ def test_files_that_a_person_has_to_get_are_explained():
 def test_a_piece_alone_is_asked_for_in_the_same_words(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "unweave.reproduce.command.reproduce", lambda request, dry_run, piece: asked.append((request, piece))
+        "unweave.reproduce.command.reproduce", lambda request, dry_run, job: asked.append((request, job))
     )
     request = Request("downstream", ("cars3d", "mpi3d"), (3, 5), out=Path("some/where"))
     assert main(request.words("cars3d/dyga/seed3")) == 0

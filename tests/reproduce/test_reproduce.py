@@ -15,7 +15,7 @@ from unweave.cli import main
 from unweave.data import open_dataset
 from unweave.errors import UserError
 from unweave.metrics import cell_index, dci, factor_vae_score, sample_rows, tad
-from unweave.reproduce import command, costs, piece, plan, pool
+from unweave.reproduce import command, costs, job, plan, pool
 from unweave.reproduce.plan import Request, make_plan
 from unweave.train import train
 from unweave.training import loop as training
@@ -23,7 +23,7 @@ from unweave.training import loop as training
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a table that was made without a break, two pieces at a time."""
+    """The folder of a table that was made without a break, two jobs at a time."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "all_cores", lambda: 2)
@@ -56,12 +56,12 @@ class Killed(BaseException):
 def test_a_table_that_was_cut_in_every_stage_is_the_same(whole, tmp_path, monkeypatch):
     """In the first stage, between checkpoints, after a checkpoint but before its codes, and while scoring.
 
-    Also where pieces follow one another and the other table's were made side by side.
+    Also where jobs follow one another and the other table's were made side by side.
     """
     request = Request("table1", seeds=(0,), scale="tiny", out=tmp_path)
     monkeypatch.setattr(command, "show_costs", lambda *_: 0.0)
-    monkeypatch.setattr(command, "places", lambda _: {"here": {}})
-    train_step, encode, score = training.train_step, piece.encode, piece.score
+    monkeypatch.setattr(command, "devices", lambda _: {"here": {}})
+    train_step, encode, score = training.train_step, job.encode, job.score
     cuts = []
 
     def cut(name, original, due):
@@ -78,8 +78,8 @@ def test_a_table_that_was_cut_in_every_stage_is_the_same(whole, tmp_path, monkey
 
     steps = cut("first stage", train_step, at(112, True))
     monkeypatch.setattr(training, "train_step", cut("second stage", steps, at(480, False)))
-    monkeypatch.setattr(piece, "encode", cut("codes", encode, lambda model, *_: model.history["images"] == 320))
-    monkeypatch.setattr(piece, "score", cut("scores", score, lambda *_: True))
+    monkeypatch.setattr(job, "encode", cut("codes", encode, lambda model, *_: model.history["images"] == 320))
+    monkeypatch.setattr(job, "score", cut("scores", score, lambda *_: True))
     for _ in range(4):
         with pytest.raises(Killed):
             command.reproduce(request)
@@ -111,11 +111,11 @@ def test_scores_are_those_of_the_codes(whole):
 
 @pytest.mark.slow
 def test_another_table_only_reads_what_it_shares(whole, monkeypatch, capsys):
-    monkeypatch.setattr(piece, "train", None)
+    monkeypatch.setattr(job, "train", None)
     monkeypatch.setattr(costs, "measure", None)
     assert main(["reproduce", "downstream", "--scale", "tiny", "--seeds", "0", "--out", str(whole)]) == 0
     said = capsys.readouterr()
-    assert "3 pieces, 3 of them finished" in said.err
+    assert "3 jobs, 3 of them finished" in said.err
     assert "accuracy, 10,000" in said.out
 
 
@@ -125,18 +125,18 @@ def test_a_folder_of_other_options_is_refused(whole):
     one = make_plan(request)[0]
     other = one._replace(config=replace(one.config, train=replace(one.config.train, lr=0.5)))
     longer = one._replace(config=replace(one.config, train=replace(one.config.train, threads=2)))
-    assert piece.finished(longer, request) is not None
+    assert job.finished(longer, request) is not None
     with pytest.raises(
         UserError, match=r"other options \(train.lr: 0.002 -> 0.5\): choose another --out, or delete that"
     ):
-        piece.finished(other, request)
+        job.finished(other, request)
 
 
 def test_costs_are_said_before_anything_is_done(tmp_path, capsys):
     words = ["reproduce", "ablation", "--scale", "tiny", "--seeds", "0", "1", "--out", str(tmp_path), "--dry-run"]
     assert main(words) == 0
     said = capsys.readouterr().err
-    assert "9 pieces, 0 of them finished" in said
+    assert "9 jobs, 0 of them finished" in said
     assert "rooms/unet-dyga-alone/seed1" in said
     assert "of training" in said
     assert not list(tmp_path.iterdir())
@@ -162,7 +162,7 @@ def test_table2_scores_attributes_and_drawn_images(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "unweave.evaluation.frechet", SimpleNamespace(distance_to_data=distance_to_data))
     monkeypatch.setattr(command, "show_costs", lambda *_: 0.0)
-    monkeypatch.setattr(command, "places", lambda _: {"here": {}})
+    monkeypatch.setattr(command, "devices", lambda _: {"here": {}})
     methods = plan.methods
     monkeypatch.setattr(plan, "methods", lambda *arguments: {"dyga": methods(*arguments)["dyga"]})
     request = Request("table2", seeds=(3,), scale="tiny", out=tmp_path)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unweave.reproduce.piece import losses
+from unweave.reproduce.job import losses
 from unweave.reproduce.plan import Request, make_plan
 from unweave.reproduce.table import as_json, as_markdown, collect
 
@@ -18,7 +18,7 @@ def scores(factor_vae, dci):
 
 
 def result(values, snapshots=(), untrained=0.1):
-    """A piece's result from (FactorVAE, DCI-D) by evaluation seed, and by snapshot."""
+    """A job's result from (FactorVAE, DCI-D) by evaluation seed, and by snapshot."""
     last = [{"seed": seed, **scores(*pair)} for seed, pair in enumerate(values)]
     return {
         "images": 100,
@@ -33,13 +33,13 @@ def result(values, snapshots=(), untrained=0.1):
 @pytest.fixture
 def made():
     request = Request("table1", ("mpi3d",), (0, 1))
-    pieces = make_plan(request)
+    jobs = make_plan(request)
     first = {"images": 9, "psnr": None, "ssim": None, "codes_used": None, "perplexity": None}
-    results = {piece.name: result([(0.5, 0.2), (0.5, 0.2)]) for piece in pieces}
-    results[pieces[0].name] = {**results[pieces[0].name], **first}
+    results = {job.name: result([(0.5, 0.2), (0.5, 0.2)]) for job in jobs}
+    results[jobs[0].name] = {**results[jobs[0].name], **first}
     results["mpi3d/dyga/seed0"] = result([(0.9, 0.60), (0.8, 0.50)], [(50, (0.95, 0.60))])
     results["mpi3d/dyga/seed1"] = result([(0.7, 0.40), (0.8, 0.50)], [(50, (0.60, 0.49))])
-    return request, pieces, results
+    return request, jobs, results
 
 
 def test_spreads_over_trainings_and_evaluation_seeds_are_apart(made):
@@ -60,10 +60,10 @@ def test_the_best_step_has_the_highest_sum_under_the_first_evaluation_seed(made)
 
 
 def test_beating_the_untrained_extractor_takes_more_than_the_spread(made):
-    request, pieces, results = made
+    request, jobs, results = made
 
     def beats():
-        return collect(request, pieces, results)["sets"]["mpi3d"]["rows"][0]["beats_untrained"]
+        return collect(request, jobs, results)["sets"]["mpi3d"]["rows"][0]["beats_untrained"]
 
     assert beats() is True  # .5 against .1, spread over trainings .07
     for seed in (0, 1):

@@ -59,7 +59,7 @@ def test_all_damaged_is_an_error_and_none_is_none(tmp_path):
     assert checkpoint.load(tmp_path, print) is None
     checkpoint.save(tmp_path, saved(10))
     (tmp_path / "state" / "000000000010" / "manifest.json").unlink()
-    with pytest.raises(UserError, match="delete that folder to start anew"):
+    with pytest.raises(UserError, match="delete that folder to start again"):
         checkpoint.load(tmp_path, [].append)
 
 

@@ -120,7 +120,7 @@ def test_it_learns_and_the_record_says_how_well(small, small_run):
         assert line["critic"] >= 0
         assert line["critic_weight"] > 0
         assert line["perceptual"] is None
-    assert "training a VQModel by pixels, a critic; without a perceptual distance" in told[-1]
+    assert "training a VQModel with the losses of pixels, a critic; without a perceptual loss" in told[-1]
     assert "--model.perceptual.backbone" in told[-1]
 
 
@@ -207,9 +207,9 @@ def test_latents_that_cannot_be_kept_are_refused(on_latents, tiny, tmp_path):
     with pytest.raises(UserError, match=r"latents of rooms: 40 images take .* data.cache_gb is 1e-05"):
         train(little, tmp_path / "little", [].append)
     handed_over = replace(on_latents, train=caching)
-    with pytest.raises(UserError, match="train.cache_latents is for images of a data set"):
+    with pytest.raises(UserError, match="train.cache_latents needs images of a data set"):
         train(handed_over, tmp_path / "handed", [].append, dataset=ArrayImages(Rooms(32).images(np.arange(20))))
-    with pytest.raises(UserError, match="train.cache_latents is for the tokenizer `vq`"):
+    with pytest.raises(UserError, match="train.cache_latents needs the tokenizer `vq`"):
         replace(tiny, train=replace(tiny.train, cache_latents=True))
 
 
@@ -281,7 +281,7 @@ def test_perceptual_weights_are_in_no_checkpoint(small, rooms, tmp_path, monkeyp
     told = []
     train(config, tmp_path / "run", told.append, dataset=rooms)
     assert read_record(tmp_path / "run" / "metrics.jsonl")[-1]["perceptual"] > 0
-    assert told[-1] == "training a VQModel by pixels, VGG16's features, a critic"
+    assert told[-1] == "training a VQModel with the losses of pixels, VGG16's features, a critic"
     assert {name.split(".")[1] for name in newest(tmp_path / "run") if name.startswith("model.")} == {
         "vq",
         "critic",

@@ -10,7 +10,7 @@ import unweave
 from unweave.data import Fixed, Rooms
 from unweave.data.arrays import ArrayImages
 from unweave.models.diffusion import DiffusionModel
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.presets import PRESETS
 from unweave.record import read_record
 from unweave.training import loop

@@ -15,7 +15,7 @@ from unweave.errors import UserError
 from unweave.explore import anchor_means, exchange_unit, reconstruct
 from unweave.models.diffusion import DiffusionModel
 from unweave.models.folder import find, save_model
-from unweave.report.anchors import colour, dot_map
+from unweave.report.anchor_figures import colour, dot_map
 from unweave.report.pictures import Explorer
 from unweave.viewer import parts
 from unweave.viewer.session import MOST_BYTES, NEIGHBOUR, Drawn, Reading, Session, Typical

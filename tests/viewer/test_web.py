@@ -81,7 +81,10 @@ def started(monkeypatch, session):
     [
         ([], ""),
         (["--host", "localhost"], ""),
-        (["--host", "0.0.0.0"], "whoever reaches 0.0.0.0 can look, send pictures and rename units: give a --password"),
+        (
+            ["--host", "0.0.0.0"],
+            "anyone who can connect to 0.0.0.0 can see, send pictures and rename units: give a --password",
+        ),
         (["--host", "0.0.0.0", "--password", "sesame"], "travel unencrypted"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a data set is: a table, and a sheet of some of its images."""
+"""`unweave data`: lists data sets, describes, downloads and checks them, and removes stored images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,8 @@ SHEET_ROWS, SHEET_COLUMNS = 6, 10
 
 
 def list_datasets(cache: str) -> None:
-    """Prints the data sets that are known, and the stored images in the cache folder."""
+    """Prints the known data sets, and the stored images in the cache folder."""
+    # the known sets
     table = Table(title="data sets", title_justify="left")
     for column in ("name", "what", "images", "values of its factors", "licence"):
         table.add_column(column, justify="right" if column == "images" else "left", no_wrap=column == "name")
@@ -33,7 +34,9 @@ def list_datasets(cache: str) -> None:
     table.add_row("your own", "folder, .zip, .npy, .npz, .tar, .parquet", "any", "--data.labels, for scores", "yours")
     table.add_row("hf://OWNER/NAME", "Hugging Face", "any", "its columns, for scores", "its own")
     console.print(table)
-    log("unweave data info NAME says more of one, unweave data get NAME fetches it")
+    log("unweave data info NAME describes one, unweave data get NAME downloads it")
+
+    # the stored images
     folder = cache_folder(cache)
     kept = stores(folder)
     table = Table(title=f"stored images in {folder}", title_justify="left")
@@ -43,12 +46,13 @@ def list_datasets(cache: str) -> None:
         table.add_row(
             store.name, f"{store.num_bytes / 1e6:,.0f}", f"{datetime.fromtimestamp(store.last_used):%Y-%m-%d}"
         )
-    table.add_row("all of them", f"{sum(store.num_bytes for store in kept) / 1e6:,.0f}", "")
+    table.add_row("total", f"{sum(store.num_bytes for store in kept) / 1e6:,.0f}", "")
     console.print(table)
 
 
 def clear_stores(name: str, cache: str) -> None:
-    """Removes stored images from the cache folder: those called `name`, or all. They are made again where needed."""
+    """Removes the stored images called `name` from the cache folder, or all. They are made again when needed. Raises
+    `UserError` for an unknown name."""
     folder = cache_folder(cache)
     kept = stores(folder)
     chosen = [store for store in kept if name in ("", store.name, store.source)]
@@ -62,7 +66,7 @@ def clear_stores(name: str, cache: str) -> None:
 
 
 def facts(name: str) -> list[tuple[str, str]]:
-    """What is known of a data set, as pairs of a heading and its text."""
+    """The facts about a data set, as pairs of a heading and its text."""
     card = find(name)
     sizes = ", ".join(f"{factor} {size}" for factor, size in card.factors.items())
     rows = [
@@ -81,13 +85,13 @@ def facts(name: str) -> list[tuple[str, str]]:
 
 
 def _how_to_get(card: Card) -> str:
-    drawn = f"--data.name {card.name} draws it, nothing is downloaded" if card.draw else ""
-    fetch = f"unweave data get {card.name}" if card.files else ""
-    return f"{card.by_hand}; {fetch} checks the files" if card.by_hand else "; or ".join(filter(None, (drawn, fetch)))
+    generated = f"--data.name {card.name} generates it, nothing is downloaded" if card.draw else ""
+    get = f"unweave data get {card.name}" if card.files else ""
+    return f"{card.by_hand}; {get} checks the files" if card.by_hand else "; or ".join(filter(None, (generated, get)))
 
 
 def inform(name: str) -> None:
-    """Prints what is known of a data set; lines are not wrapped, so that hashes and commands can be copied."""
+    """Prints the facts about a data set; lines are not wrapped, so that hashes and commands can be copied."""
     card = find(name)
     log(f"{card.title}: {card.about}")
     for heading, text in facts(name):
@@ -95,13 +99,13 @@ def inform(name: str) -> None:
 
 
 def get(name: str, to: Path | None) -> None:
-    """Downloads the files of a data set into `to`, else data/NAME here, and says how to train on them.
+    """Downloads the files of a data set into `to`, by default data/NAME here, and prints how to train on them.
 
-    Raises `UserError` as `download` does, for a set that is drawn, and, after saying what to do, for missing files that
-    have to be downloaded by hand.
+    Raises `UserError` as `download` does, for a generated set, and for missing files that need a manual download, after
+    printing where to put them.
     """
     card, folder = find(name), to or Path("data") / name
-    require(bool(card.files), f"{name} is drawn on this machine, there is nothing to get: use --data.name {name}")
+    require(bool(card.files), f"{name} is generated, there is nothing to download: use --data.name {name}")
     missing = [file for file in card.files if not file.urls and not (folder / file.name).is_file()]
     for file in card.files:
         if file.urls:
@@ -109,29 +113,30 @@ def get(name: str, to: Path | None) -> None:
         elif file not in missing:
             check(file, folder / file.name, log)
     if missing:
-        log(f"{card.title} has to be downloaded by hand: {card.by_hand}")
+        log(f"{card.title} needs a manual download: {card.by_hand}")
         for file in missing:
-            log(f"{folder / file.name}: put it there ({file.expected})")
+            log(f"put a file at {folder / file.name} ({file.expected})")
         raise UserError(
             f"{len(missing)} files of {name} are missing: download them by hand, then the same command checks them"
         )
     log(f"{card.title}, {card.licence}. To cite: {card.citation}")
-    log(f"next: {card.use.replace(f'data/{name}', str(folder))}")
+    log(f"Next: {card.use.replace(f'data/{name}', str(folder))}")
 
 
 def describe(place: str, size: int, sheet: Path | None, cache: str, cache_gb: float) -> None:
-    """Opens a data set by name or path, reading all of it, says what it is, and draws some of its images in `sheet`.
-
-    Raises `UserError` as `open_dataset` does, which is what a damaged file leads to.
-    """
-    known = f"; unweave data get {place} fetches it" if place in SETS else ""
+    """Reads a whole data set, given by name or path, prints its size and factors, and draws some images to `sheet`.
+    Raises `UserError` as `open_dataset` does, for instance for a damaged file."""
+    # read all of it
+    known = f"; unweave data get {place} downloads it" if place in SETS else ""
     require(
         place in DRAWN or is_place(place),
-        f"{place!r} is no drawn data set and no path: choose {', '.join(DRAWN)}, a folder or a file of images{known}",
+        f"{place!r} is no generated set and no path: choose {', '.join(DRAWN)}, a folder or a file of images{known}",
     )
     config = DataConfig(name=place) if place in DRAWN else DataConfig(folder=place)
     dataset = open_dataset(replace(config, cache=cache, cache_gb=cache_gb), size, log)
     log(f"{dataset.name}: {len(dataset):,} images of {size} px")
+
+    # its factors
     table = Table()
     table.add_column("factor")
     table.add_column("values", justify="right")
@@ -152,10 +157,13 @@ def _sizes(dataset: ImageSet) -> tuple[int, ...]:
 
 
 def draw_sheet(dataset: ImageSet, path: Path, seed: int = 0) -> Path:
-    """Some images of a data set, drawn under the seed; below them, for a grid, each factor over its values."""
+    """Draws random images of a data set to `path`; below them, for a grid of factors, each factor over its values."""
+    # random images
     rng = np.random.default_rng(seed)
     rows = rng.integers(len(dataset), size=(SHEET_ROWS, SHEET_COLUMNS))
     titles = [""] * SHEET_ROWS
+
+    # a row per factor, over its values
     if isinstance(dataset, FactorDataset):
         space = StateSpace(dataset.factor_names, dataset.factor_sizes)
         held = space.factors([int(rng.integers(len(space)))])[0]
@@ -163,12 +171,12 @@ def draw_sheet(dataset: ImageSet, path: Path, seed: int = 0) -> Path:
         rows = np.concatenate([rows[: SHEET_ROWS // 2], np.stack(walks)])
         titles = [*titles[: SHEET_ROWS // 2], *space.names]
     images = dataset.images(rows.ravel()).reshape(*rows.shape, *dataset.image_shape)
-    what = "Images at random" + (", and each factor over its values, the others held." if any(titles) else ".")
+    what = "Random images" + (", and each factor over its values with the others fixed." if any(titles) else ".")
     return image_grid(images, path, f"{dataset.name}, {len(dataset):,} images", what, rows=titles)
 
 
 def _walk(space: StateSpace, held: Sequence[int] | np.ndarray, factor: int) -> np.ndarray:
-    """Indices of images in which one factor goes over its values, the others held."""
+    """Indices of images in which one factor takes its values in order and the others are fixed."""
     cells = np.tile(held, (SHEET_COLUMNS, 1))
     cells[:, factor] = np.linspace(0, space.sizes[factor] - 1, SHEET_COLUMNS).round()
     return space.index(cells)

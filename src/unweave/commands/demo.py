@@ -1,4 +1,4 @@
-"""`unweave demo`: from nothing to images taken apart, on this machine, with what was measured."""
+"""`unweave demo`: trains a model on this machine, scores it, and draws what its units do."""
 
 import time
 from dataclasses import replace
@@ -24,7 +24,7 @@ def demo(run: Path, images: int | None = None) -> None:
     log(f"{PRESET}: {PRESETS[PRESET].about}")
     log(f"training on {config.train.images:,} images; the run is in {run}, Ctrl-C saves and the same command resumes")
     train(config, run)
-    log("scoring the units, and those of an untrained extractor beside them")
+    log("scoring the units, beside those of an untrained extractor")
     evaluate_run(str(run), run)
     explorer = Explorer.open(str(run), "", "cpu", Sampling())
     folder = run / "report"

@@ -1,4 +1,4 @@
-"""Data sets: drawn on this machine, published files, your own pictures; `base` has their interface."""
+"""Data sets: generated, published, or your own pictures; `base` has their interface."""
 
 from pathlib import Path
 
@@ -30,30 +30,30 @@ __all__ = [
 
 SMALLEST_SIZE = 8
 HOW_CROPPED = {
-    "center": "their middle square",
-    "pad": "whole, on black bars",
+    "center": "cropped to their middle square",
+    "pad": "padded with black bars",
     "stretch": "stretched to a square",
-    "celeba_128": "128 px around the face of CelebA's",
-    "celeba_96": "the middle 64 px of CelebA's as if they were 96 px wide",
+    "celeba_128": "cropped to 128 px around CelebA's faces",
+    "celeba_96": "resized to CelebA's 96 px and cropped to the middle 64",
 }
 
 
 def is_place(place: str) -> bool:
-    """Whether `place` leads to images: a path that exists, shards in braces, or a set of the Hub."""
+    """Whether `place` may have images: an existing path, shards in braces, or a set of the Hub."""
     return place.startswith(HUB) or "{" in place or Path(place).expanduser().exists()
 
 
 def check_name(config: DataConfig) -> None:
-    """Raises `UserError` where the options name no set that is drawn, and no images of your own."""
+    """Raises `UserError` unless the options name a generated set or images of your own."""
     if not config.folder:
         check_drawn(config.name)
 
 
 def open_dataset(config: DataConfig, image_size: int, log: Log) -> ImageSet:
-    """The data set that the options name, with its fixed factors, from the cache where it fits there.
+    """The data set of the options, with its fixed factors; from the cache if it fits there.
 
-    A `FactorDataset` where the images are a whole grid of factors. Announces by `log` what is written where. Raises
-    `UserError` for unknown names, factors, values and image sizes, and for images that are missing or damaged.
+    A `FactorDataset` if the images are a full grid of factors. Logs what is written where. Raises `UserError` for
+    unknown names, factors, values and image sizes, and for images that are missing or damaged.
     """
     folder = cache_folder(config.cache)
     if config.folder:
@@ -66,13 +66,16 @@ def open_dataset(config: DataConfig, image_size: int, log: Log) -> ImageSet:
 
 
 def _open_own(config: DataConfig, size: int, folder: Path, log: Log) -> ImageSet:
-    """Images of `config.folder`, from their store."""
+    """The images of `config.folder`, from their store."""
+    # store the images
     place, path = config.folder, Path(config.folder).expanduser()
     require(is_place(place), f"data.folder is {place}, which does not exist")
     require(size >= SMALLEST_SIZE, f"model.image_size is {size}: must be at least {SMALLEST_SIZE}")
     published = open_published(path, size) if path.exists() else None
     source = published or _source(config, size, folder, log)
     store = converted(source, store_path(folder, source.name, size, source.version), config, log)
+
+    # a published grid, or images with a table of labels
     if published:
         require(not config.labels, f"data.labels is {config.labels}: {path} is a published set with its own labels")
         log(f"{path} is {source.name}: {len(source):,} images, {' x '.join(map(str, published.space.sizes))}")
@@ -80,7 +83,7 @@ def _open_own(config: DataConfig, size: int, folder: Path, log: Log) -> ImageSet
         return Fixed(dataset, config.fixed_values) if config.fixed else dataset
     if config.fixed:
         log(f"{place} has no factors: {', '.join(config.fixed)} of data.fixed does not apply")
-    log(f"{place}: images are taken {HOW_CROPPED[config.crop]} at {size} px (--data.crop center, pad or stretch)")
+    log(f"{place}: images are {HOW_CROPPED[config.crop]} at {size} px (--data.crop center, pad or stretch)")
     return Stored(source.name, source.version, store.path, _labels(source, store, config, log))
 
 
@@ -103,7 +106,7 @@ def _source(config: DataConfig, size: int, folder: Path, log: Log) -> Source:
 
 
 def _labels(source: Source, store: Store, config: DataConfig, log: Log) -> Labels | None:
-    """Labels from the table that the options name, else those that came with the images."""
+    """Labels from the table of the options, else those of the source of the images."""
     names, columns = (source.names, source.columns) if isinstance(source, Pictures) else ((), None)
     if config.labels:
         return read_labels(Path(config.labels).expanduser(), names, store.kept(len(source)), len(source))

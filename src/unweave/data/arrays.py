@@ -1,4 +1,4 @@
-"""Images that are already in memory or memory-mapped, without known factors."""
+"""Images in memory or memory-mapped, without known factors."""
 
 from collections.abc import Sequence
 

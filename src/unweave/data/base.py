@@ -1,4 +1,4 @@
-"""The base classes of data sets, and the arithmetic between an image's number and its factors.
+"""The base classes of data sets, and the conversion between the index of an image and its factors.
 
 n images, F factors, H W height and width.
 """
@@ -13,7 +13,7 @@ from unweave.errors import UserError, require
 
 
 class StateSpace:
-    """Index <-> factors by mixed radix: index = sum_i f_i * prod_{j > i} size_j, the last factor fastest.
+    """Index <-> factors by mixed radix: index = sum_i f_i * prod_{j > i} size_j, the last factor varies fastest.
 
     Examples:
         >>> space = StateSpace(("shape", "hue"), (4, 10))
@@ -39,7 +39,7 @@ class StateSpace:
         )
 
     def index(self, factors: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        """Factors (n, F) -> indices (n,) int64. Raises `UserError`, naming the factor, for a value out of range."""
+        """Factors (n, F) -> indices (n,) int64. Raises `UserError` with the factor for a value out of range."""
         table = _integers(factors, "factors")
         shape = f"(n, {len(self.sizes)})"
         require(table.ndim == 2 and table.shape[1] == len(self.sizes), f"factors have shape {table.shape}, not {shape}")
@@ -60,15 +60,15 @@ def _integers(values: Sequence[int] | Sequence[Sequence[int]] | np.ndarray, what
 
 
 class ImageSet(ABC):
-    """Images by number, with labels or without."""
+    """Images by index, with or without labels."""
 
     name: str
     version: str
-    """Changes whenever the pixels of an image change."""
+    """Changes when the pixels of an image change."""
     image_shape: tuple[int, int, int]
     """(H, W, 3)."""
     factor_names: tuple[str, ...]
-    """Names of the labels; empty where there are none."""
+    """Names of the labels; empty if there are none."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -83,7 +83,7 @@ class ImageSet(ABC):
 
 
 class FactorDataset(ImageSet):
-    """Images whose factors are known, one image for every combination of their values; `factors` are int64."""
+    """A full grid of known factors: one image for every combination of their values; `factors` are int64."""
 
     def __init__(self, space: StateSpace):
         self.space = space
@@ -101,7 +101,7 @@ class FactorDataset(ImageSet):
 
 
 class Numbered(ImageSet):
-    """Images without a grid: a number each, and a table of labels or none."""
+    """Images without a grid of factors, with or without a table of labels."""
 
     def __init__(self, num: int, labels: Labels | None = None):
         self.labels = labels
@@ -112,7 +112,7 @@ class Numbered(ImageSet):
         return len(self._numbers)
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Indices (n,) as int64. Raises `UserError` for one out of range."""
+        """Indices (n,) as int64. Raises `UserError` for an index out of range."""
         return self._numbers.factors(indices)[:, 0]
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -121,17 +121,17 @@ class Numbered(ImageSet):
 
 
 def require_grid(dataset: ImageSet) -> FactorDataset:
-    """The data set as one with a factor grid. Raises `UserError`, with an alternative, for one without."""
+    """The data set, if it is a grid of factors. Raises `UserError` with an alternative otherwise."""
     if not isinstance(dataset, FactorDataset):
         raise UserError(
             f"{dataset.name} is no grid of known factors, which these scores need: write its units with `unweave "
-            f"encode`, and score them with `unweave score` where there are labels"
+            f"encode`, and score them with `unweave score` if there are labels"
         )
     return dataset
 
 
 def has_attributes(dataset: ImageSet) -> bool:
-    """Whether the labels of images without a grid are all binary, in {0, 1} or {-1, 1}, as CelebA's are."""
+    """Whether the images have no grid, and labels that are all binary, in {0, 1} or {-1, 1}, as CelebA's."""
     if isinstance(dataset, FactorDataset) or not dataset.factor_names:
         return False
     labels = dataset.factors(np.arange(len(dataset)))
@@ -142,12 +142,13 @@ def require_size(dataset: ImageSet, size: int) -> None:
     """Raises `UserError` unless images are `size` px wide and high."""
     require(
         dataset.image_shape == (size, size, 3),
-        f"{dataset.name} has images {dataset.image_shape}: this model needs ({size}, {size}, 3)",
+        f"{dataset.name} has images {dataset.image_shape}: this model takes ({size}, {size}, 3)",
     )
 
 
 class Fixed(FactorDataset):
-    """A data set with some factors held at one value: they leave the factors and the index."""
+    """A data set with some factors held at one value, which are left out of its factors and its index. Raises
+    `UserError` for unknown factors and values, and if no factor is left."""
 
     def __init__(self, dataset: FactorDataset, fixed: Mapping[str, int]):
         for name, value in fixed.items():

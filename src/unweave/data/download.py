@@ -1,7 +1,7 @@
-"""Downloads published files: resumes interrupted transfers, compares hashes, and leaves whole files only.
+"""Download of published files: resumes interrupted transfers, checks hashes, and never leaves an incomplete file.
 
-During the download of NAME there is NAME.part. Where nobody published a hash, that of the first download is kept in
-NAME.sha256, as sha256sum writes it.
+During the download of NAME there is NAME.part. If no hash is published, that of the first download is kept in
+NAME.sha256, in the format of sha256sum.
 """
 
 import itertools
@@ -23,26 +23,26 @@ from unweave.files import explain_os_errors, hash_of, sync, write_text
 from unweave.record import Display, Log, clock
 
 TRIES = 5  # in a row, without a new byte
-FIRST_WAIT = 1.0  # seconds before the second try; twice as long before each further one
-TIMEOUT = (10.0, 30.0)  # seconds: to connect, of silence
+FIRST_WAIT = 1.0  # seconds before the second try; doubled before each further one
+TIMEOUT = (10.0, 30.0)  # seconds: to connect, to wait for data
 PIECE = 2**20
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be others a moment later
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # status codes of temporary errors
 REMEDY = "Free space or choose another --to; the same command resumes from there."
 
 
 class _Refused(Exception):
-    """An address that does not have the file: trying again is no use."""
+    """An address that does not have the file: trying again does not help."""
 
 
 class _Cut(Exception):
-    """A transfer that ended too early, or did not begin: it can go on."""
+    """A transfer that ended too early or did not start: it can be resumed."""
 
 
 def download(remote: Remote, folder: Path, log: Log) -> Path:
-    """The file `remote` in `folder`, downloaded unless it is there already.
+    """The path of `remote` in `folder`, downloaded unless it exists.
 
-    Resumes what an earlier call left. Raises `UserError` when the file cannot be downloaded, its size or hash differs
-    from the published one, or the disk has too little space; KeyboardInterrupt, saying how to resume, after Ctrl-C.
+    Resumes an interrupted download. Raises `UserError` if the file cannot be downloaded, its size or hash differs from
+    the published one, or the disk has too little space; after Ctrl-C KeyboardInterrupt with a text on how to resume.
     """
     path, part = folder / remote.name, folder / f"{remote.name}.part"
     with explain_os_errors(folder, "Choose another --to."):
@@ -67,44 +67,44 @@ def download(remote: Remote, folder: Path, log: Log) -> Path:
 
 
 def check(remote: Remote, path: Path, log: Log) -> None:
-    """Says that a file is the published one, or the one that was downloaded first. Raises `UserError` where not."""
-    remedy = "move it away, and the same command gets it again"
+    """Logs that a file is the published one, or the one that was downloaded first. Raises `UserError` if it is not."""
+    remedy = "move it away, then the same command downloads it again"
     size, record = path.stat().st_size, _record(path)
-    right = remote.size in (None, size)
-    require(right, f"{path} has {size:,} bytes, the published file {remote.size or 0:,}: {remedy}")
+    same = remote.size in (None, size)
+    require(same, f"{path} has {size:,} bytes, the published file {remote.size or 0:,}: {remedy}")
     digest = remote.digest or (f"sha256:{record.read_text().split()[0]}" if record.is_file() else "")
     if not digest:
-        log(f"{path} is there ({size:,} bytes); nobody published a hash to compare it with")
+        log(f"{path} exists ({size:,} bytes); there is no published hash to compare it with")
         return
     actual = _hash(path, digest)
     require(actual == digest, f"{path} is not the published file: it has {actual}, should be {digest}: {remedy}")
-    log(f"{path} is there and whole ({digest})")
+    log(f"{path} exists and is intact ({digest})")
 
 
 def _from_any(remote: Remote, part: Path, log: Log) -> str:
-    """Fills `part` from the first address that has the file; returns the hash that the server states, or nothing."""
+    """Downloads `part` from the first address that has the file; returns the hash that the server states, or ""."""
     reasons = []
     with _Session() as session:
         for url in remote.urls:
             if _size(part) == remote.size:
-                return ""  # all of it was there: the hash decides
+                return ""  # it is complete: the hash decides
             try:
                 return _from_one(session, remote, url, part, log)
             except _Refused as reason:
                 reasons.append(f"{url}: {reason}")
             if url != remote.urls[-1]:
                 log(f"{reasons[-1]}; trying the next address")
-    kept = f". {part} keeps {_size(part):,} bytes: the same command resumes from there" if part.exists() else ""
-    raise UserError(f"{remote.name} cannot be had from {'; '.join(reasons)}{kept}")
+    kept = f". {part} has {_size(part):,} bytes: the same command resumes from there" if part.exists() else ""
+    raise UserError(f"{remote.name} cannot be downloaded from {'; '.join(reasons)}{kept}")
 
 
 def _from_one(session: requests.Session, remote: Remote, url: str, part: Path, log: Log) -> str:
     tries, most, wait = 0, _size(part), FIRST_WAIT
     while True:
         try:
-            return _go_on(session, remote, url, part, log)
+            return _resume(session, remote, url, part, log)
         except (_Cut, requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-            reason = _said(error)
+            reason = _reason(error)
         except requests.RequestException as error:
             raise _Refused(str(error).splitlines()[0]) from None
         if _size(part) > most:
@@ -117,14 +117,16 @@ def _from_one(session: requests.Session, remote: Remote, url: str, part: Path, l
         wait *= 2
 
 
-def _go_on(session: requests.Session, remote: Remote, url: str, part: Path, log: Log) -> str:
-    """One request for what is missing of `part`."""
+def _resume(session: requests.Session, remote: Remote, url: str, part: Path, log: Log) -> str:
+    """One request for the missing rest of `part`."""
     start = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         stated = _stated([*response.history, response])
         first, total = _extent(response)
-        if response.status_code == 416:  # there is nothing after what we have
+
+        # an answer that is no data
+        if response.status_code == 416:  # nothing follows the bytes that we have
             if total == start:
                 return stated
             part.unlink()
@@ -133,16 +135,20 @@ def _go_on(session: requests.Session, remote: Remote, url: str, part: Path, log:
             raise _Cut(f"answers {response.status_code} {response.reason}")
         if response.status_code not in (200, 206):
             raise _Refused(f"answers {response.status_code} {response.reason}")
+
+        # an answer with other bytes than requested
         if start and first != start:
-            log(f"{url} does not go on in the middle: starting over")
+            log(f"{url} cannot resume a download: starting over")
             start = 0
             if first != 0:
                 part.unlink()
-                raise _Cut("sends another part than was asked for")
+                raise _Cut("sends other bytes than requested")
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise _Refused(_about_page(response.raw.read(PIECE, decode_content=False)))
         if remote.size and total and total != remote.size:
             raise _Refused(f"has {total:,} bytes, the published file {remote.size:,}")
+
+        # write it if there is space
         total = remote.size or total
         free = shutil.disk_usage(part.parent).free
         need = (total or 0) - start
@@ -153,7 +159,7 @@ def _go_on(session: requests.Session, remote: Remote, url: str, part: Path, log:
 
 
 def _write(response: requests.Response, part: Path, start: int, total: int | None, name: str) -> None:
-    done, pieces = start, response.raw.stream(PIECE, decode_content=False)  # as they are: a .gz stays one
+    done, pieces = start, response.raw.stream(PIECE, decode_content=False)  # not decoded, so that a .gz stays one
     opening = next(pieces, b"")
     if start == 0 and is_web_page(opening):
         raise _Refused(_about_page(opening))
@@ -173,7 +179,7 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
 
 
 def _extent(response: requests.Response) -> tuple[int, int | None]:
-    """Where in the file an answer begins, and how long the file is, where that is said."""
+    """The position in the file at which an answer begins, and the size of the file if it is stated."""
     extent = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
     if response.status_code in (206, 416) and extent:
         return int(extent[1] or 0), None if extent[2] == "*" else int(extent[2])
@@ -182,7 +188,7 @@ def _extent(response: requests.Response) -> tuple[int, int | None]:
 
 
 def _stated(responses: Sequence[requests.Response]) -> str:
-    """The SHA-256 that Hugging Face states of a file before it redirects to it."""
+    """The SHA-256 that Hugging Face states before it redirects to a file, or ""."""
     for response in responses:
         tag = response.headers.get("X-Linked-Etag", "").strip('"')
         if re.fullmatch(r"[0-9a-f]{64}", tag):
@@ -194,17 +200,17 @@ class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
         if target and urlsplit(resp.url).scheme == "https" != urlsplit(urljoin(resp.url, target)).scheme:
-            raise _Refused(f"redirects to {target}, which anybody on the way can change")
+            raise _Refused(f"redirects to {target}, which is not encrypted")
         return target
 
 
 def _about_page(start: bytes) -> str:
     title = re.search(rb"<title[^>]*>\s*(.*?)\s*</title>", start, re.IGNORECASE | re.DOTALL)
-    said = f" ({title[1].decode(errors='replace')[:80]})" if title else ""
-    return f"answers with a web page{said} in the place of the file"
+    quoted = f" ({title[1].decode(errors='replace')[:80]})" if title else ""
+    return f"answers with a web page{quoted} in place of the file"
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, _Cut):
         return str(error)
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
@@ -213,14 +219,14 @@ def _said(error: Exception) -> str:
 
 
 def _compare(part: Path, digest: str, log: Log) -> str:
-    """The hash of what was downloaded. Removes it and raises `UserError` where it is not the expected one."""
+    """The hash of the downloaded file. Removes the file and raises `UserError` if it is not the expected one."""
     log(f"{part.name}: comparing {digest}" if digest else f"{part.name}: computing its hash")
     actual = _hash(part, digest or "sha256:")
     if digest and actual != digest:
         part.unlink()
         raise UserError(
-            f"{part.name} has {actual}, should be {digest}: damaged on the way, or another file by now. It was "
-            f"removed; the same command starts anew"
+            f"{part.name} has {actual}, should be {digest}: damaged in transfer, or another file by now. It was "
+            f"removed; the same command downloads it again"
         )
     return actual
 

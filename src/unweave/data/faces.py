@@ -1,10 +1,10 @@
-"""Generated pictures and attributes in CelebA's format, with a room where a face would be.
+"""Generated pictures and attributes in CelebA's format, with a room in place of a face.
 
-Each attribute is a factor that takes values of two kinds only. All hues would not do: they form a circle, on which no
-threshold separates warm from cold. Shape and angle are always the same.
+Each attribute is a factor that takes values from two groups only. Hues are limited because all hues form a circle, on
+which no threshold separates warm from cold. Shape and angle are constant.
 
 list_attr_celeba.txt   the number of pictures, names of attributes, then -1 or 1 for each
-img_align_celeba.zip   pictures of 178 x 218 px; what `data.crop celeba_128` takes of them is the room
+img_align_celeba.zip   pictures of 178 x 218 px; `data.crop celeba_128` cuts the room out of them
 """
 
 import io
@@ -20,7 +20,7 @@ from unweave.files import write_atomically, write_text
 WIDTH, HEIGHT = 178, 218
 LEFT, TOP, SIDE = 25, 57, 128
 COLD, WARM = (4, 5, 6, 7), (0, 1, 2, 9)
-ATTRIBUTES = {  # the factor, its values where the attribute is -1, and those where it is 1
+ATTRIBUTES = {  # the factor, its values for attribute -1, and those for attribute 1
     "Floor_Warm": ("floor_hue", COLD, WARM),
     "Wall_Warm": ("wall_hue", COLD, WARM),
     "Object_Warm": ("object_hue", COLD, WARM),
@@ -29,7 +29,7 @@ ATTRIBUTES = {  # the factor, its values where the attribute is -1, and those wh
 
 
 def draw_faces(pictures: Path, attributes: Path, num: int, seed: int = 0) -> None:
-    """Writes both files, of `num` rooms; leaves existing ones alone."""
+    """Writes both files, of `num` rooms, unless they exist."""
     if attributes.exists():
         return
     rooms, rng = Rooms(64), np.random.default_rng(seed)

@@ -1,7 +1,7 @@
-"""Hugging Face data sets: one of the Hub, one that was saved to disk, a folder or file of parquet.
+"""Hugging Face data sets: from the Hub, saved to disk, or a folder or file of parquet.
 
-The `datasets` library downloads and opens them, and keeps them in its own cache (HF_HOME); the versions that are asked
-for run no code of a data set. Pictures are taken from it as the files that they are, and decoded as any other.
+The `datasets` library downloads and opens them, and keeps them in its own cache (HF_HOME); the required versions run no
+code of a data set. It gives pictures as undecoded files, which are decoded as all others are.
 """
 
 import io
@@ -22,7 +22,7 @@ HUB = "hf://"
 
 
 class Name(NamedTuple):
-    """What `hf://OWNER/NAME`, with `/CONFIG` and `:SPLIT` where there are several, means."""
+    """The parts of `hf://OWNER/NAME`, with `/CONFIG` and `:SPLIT` if there are several."""
 
     place: str
     """OWNER/NAME, or the path of a local folder or file."""
@@ -32,7 +32,7 @@ class Name(NamedTuple):
 
 
 def parse(address: str) -> Name:
-    """The parts of `hf://OWNER/NAME` or `hf://OWNER/NAME/CONFIG:SPLIT`; or of a path, with `hf://` before it or not.
+    """Parses `hf://OWNER/NAME`, `hf://OWNER/NAME/CONFIG:SPLIT`, or a path with or without `hf://`.
 
     A path begins with `/`, `.` or `~`, an OWNER with none of these. Raises `UserError` for anything else.
     """
@@ -50,7 +50,7 @@ def parse(address: str) -> Name:
 
 
 def is_hub(address: str) -> bool:
-    """Whether the `datasets` library opens `address`: hf://, a set that it saved, or parquet files without pictures."""
+    """Whether `address` is for the `datasets` library: hf://, a set saved by it, or parquet files without pictures."""
     path = Path(address).expanduser()
     if address.startswith(HUB) or (path.is_file() and path.suffix == ".parquet"):
         return True
@@ -67,7 +67,7 @@ def _is_saved(path: Path) -> bool:
 
 
 class HubSource(Pictures):
-    """The one column of pictures of a Hugging Face data set; the numbers in the other columns are labels."""
+    """The picture column of a Hugging Face data set; the numbers in the other columns are labels."""
 
     def __init__(self, address: str, size: int, crop: Crop):
         dataset = _load(address)
@@ -90,7 +90,7 @@ class HubSource(Pictures):
         return f"row {index}"
 
     def picture(self, index: int) -> np.ndarray:
-        """One picture, of the bytes in its row or the file that the row names; nothing is fetched."""
+        """A picture, from the bytes in its row or from the file that the row names; nothing is downloaded."""
         cell = self.pictures[index][self.column] or {}
         if cell.get("bytes") is not None:
             return read_picture(io.BytesIO(cell["bytes"]), self.image_shape[0], self.crop)
@@ -100,7 +100,7 @@ class HubSource(Pictures):
 
 
 def _load(address: str) -> "Dataset":
-    """One split, without a format. Raises `UserError`, with the library's own reason, where it cannot be had."""
+    """One split, without a format. Raises `UserError` with the reason of the library if it cannot be loaded."""
     try:
         import datasets
         from datasets.exceptions import DatasetGenerationError
@@ -116,14 +116,14 @@ def _load(address: str) -> "Dataset":
         else:
             place = name.place if name.is_local else f"hf://datasets/{name.place}"  # never a local folder of that name
             splits = datasets.load_dataset(place, name.config, split=name.split)
-    except Exception as error:  # noqa: BLE001  # its own, its HTTP client's and Arrow's have no common base
+    except Exception as error:  # noqa: BLE001  # errors of datasets, its HTTP client and Arrow have no common base
         known = isinstance(error, DatasetGenerationError) and error.__cause__
         raise UserError(f"{address} cannot be opened: {' '.join(str(known or error).split())}") from None
     return (_split(splits, name, address) if isinstance(splits, dict) else splits).with_format(None)
 
 
 def _split(splits: "dict[Any, Dataset]", name: Name, address: str) -> "Dataset":
-    """The split that was named, or the only one."""
+    """The named split, or the only one. Raises `UserError` with the names for several."""
     chosen = name.split or (next(iter(splits)) if len(splits) == 1 else "")
     if chosen not in splits:
         place = "/".join(filter(None, (name.place, name.config)))

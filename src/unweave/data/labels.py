@@ -19,20 +19,20 @@ class Labels(NamedTuple):
 
     names: tuple[str, ...]
     values: np.ndarray
-    """(n, F): numbers; words are numbered in their order."""
+    """(n, F): numbers; words are replaced by their number in alphabetical order."""
 
 
 def labels_of(columns: pa.Table, kept: Sequence[int], log: Log) -> Labels | None:
-    """Labels of the images `kept`, from the columns of a table, a row per image, that are a number in each such row.
+    """Labels of the images `kept`, from the columns of a table (a row per image) that have a number in all those rows.
 
-    Names the other columns by `log`. None where there is no such column.
+    Logs the names of the other columns. None if there is no such column.
     """
     numbers = columns.select([field.name for field in columns.schema if _is_number(field.type)])
     numbers = numbers.take(kept) if len(kept) < len(numbers) else numbers
     names = [name for name in numbers.column_names if not numbers[name].null_count]
     others = [name for name in columns.column_names if name not in names]
     if others:
-        log(f"no labels, as not every image has a number there: {', '.join(others)}")
+        log(f"no labels, because not every image has a number there: {', '.join(others)}")
     return Labels(tuple(names), np.stack([_numbers(numbers[name]) for name in names], axis=1)) if names else None
 
 
@@ -44,9 +44,9 @@ def read_labels(path: Path, names: Sequence[str], kept: Sequence[int], num: int)
     """Labels of the images `kept` of `num`, from a .csv (a header; file names, then a column per label), or CelebA's
     list_attr_celeba.txt.
 
-    Rows are found by the image's path, or by its file name alone; rows of other images are left out.
-    Where images have no `names` (an array) every column is a label and the rows are the images in order. Raises
-    `UserError`, naming the file and the column, for a table that cannot be read or does not fit.
+    Rows are matched by the image's path, or by its file name only; rows of other images are left out. If images have no
+    `names` (an array) every column is a label and the rows are the images in order. Raises `UserError` with the file
+    and the column for a table that cannot be read or does not fit.
     """
     table = _celeba(path) if path.suffix == ".txt" else _csv(path)
     columns = table.column_names
@@ -104,7 +104,7 @@ def _celeba(path: Path) -> pa.Table:
         body = body.replace(" \n", "\n")
         table = pa_csv.read_csv(io.BytesIO(body.encode()), columns, pa_csv.ParseOptions(delimiter=" "))
         if int(count) != table.num_rows:
-            raise ValueError(f"{count} images announced, {table.num_rows:,} there")
+            raise ValueError(f"it should have {count} rows, but has {table.num_rows:,}")
         if not all(pa.types.is_integer(kind) for kind in table.schema.types[1:]):
             raise ValueError("attributes are -1 or 1")
         return table

@@ -1,6 +1,6 @@
-"""Your own images: a folder or zip of picture files, or an array, each brought to one square size.
+"""Your own images: a folder or zip of picture files, or an array, each resized to one square size.
 
-Pillow decodes the files; this module decides how unusual ones are treated.
+Pillow decodes the files; this module handles unusual ones.
 """
 
 import itertools
@@ -24,22 +24,20 @@ from unweave.data.store import Skipped, explain_damage, file_identity, fingerpri
 from unweave.errors import require
 
 CELEBA = (178, 218)  # width and height of its aligned pictures
-CELEBA_BOXES = {  # left, top, right, bottom of what is kept of them
+CELEBA_BOXES = {  # left, top, right, bottom of the rectangle that is kept
     "celeba_128": (25, 57, 153, 185),  # 128 px around (89, 121), as D2C and DiffAE
     "celeba_96": (16 * 178 / 96, 26 * 218 / 117, 80 * 178 / 96, 90 * 218 / 117),  # the middle 64 px of 96 x 117
 }
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-MOST_BYTES = 256 * 2**20  # of one picture in a zip: more is no picture
-MOST_PIXELS = 2**27  # 134 million, 400 MB once decoded
+MOST_BYTES = 256 * 2**20  # of one picture in a zip; larger files are not pictures
+MOST_PIXELS = 2**27  # 134 million, 400 MB when decoded
 MOST_THREADS = 8  # each has a whole picture in memory
-AT_ONCE = 64  # pictures held as files while they wait to be decoded
+AT_ONCE = 64  # encoded pictures held in memory for decoding
 
 
 def read_picture(file: Path | IO[bytes], size: int, crop: Crop) -> np.ndarray:
-    """One picture file as uint8 (size, size, 3): upright by its EXIF, its first frame, transparent parts on white.
-
-    Raises `ValueError`, with a reason a person can act on, for anything that is no picture or a damaged one.
-    """
+    """A picture file as uint8 (size, size, 3): its first frame, rotated by its EXIF, on white if transparent. Raises
+    `ValueError` with a reason for a file that is no picture or is damaged."""
     try:
         with Image.open(file) as picture:
             width, height = picture.size
@@ -76,15 +74,15 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
 
 
 def fitted(picture: Image.Image, size: int, crop: Crop) -> np.ndarray:
-    """An RGB picture as uint8 (size, size, 3). `crop` keeps the middle square, `pad` the whole on black bars,
-    `stretch` the whole at another aspect; the others a rectangle of `CELEBA_BOXES`.
+    """An RGB picture as uint8 (size, size, 3): `center` crops to the middle square, `pad` adds black bars, `stretch`
+    changes the aspect; the others crop to a rectangle of `CELEBA_BOXES`.
 
-    Raises `ValueError` for a picture that has another size than CelebA's where its rectangles are asked for.
+    Raises `ValueError` for those rectangles and a picture of another size than CelebA's.
     """
     square = (size, size)
     if crop in CELEBA_BOXES:
         if picture.size != CELEBA:
-            raise ValueError("{} x {} pixels, where data.crop {} takes 178 x 218".format(*picture.size, crop))
+            raise ValueError("{} x {} pixels, but data.crop {} takes 178 x 218".format(*picture.size, crop))
         return np.asarray(picture.resize(square, Image.Resampling.LANCZOS, CELEBA_BOXES[crop]))
     if picture.size == square:
         return np.asarray(picture)
@@ -96,12 +94,12 @@ def fitted(picture: Image.Image, size: int, crop: Crop) -> np.ndarray:
 
 
 class Pictures(ABC):
-    """Pictures with a number each, decoded by several threads; other files are skipped, with the reason."""
+    """A sequence of pictures, decoded by several threads; unreadable ones are skipped, with the reason."""
 
     names: Sequence[str] = ()
-    """Their names in a table of labels; empty where they have none."""
+    """Their names in a table of labels; empty if they have none."""
     columns: pa.Table | None = None
-    """What their source says of them, a row per picture; the numbers in it become labels."""
+    """Further columns of their source, a row per picture; the numbers in it become labels."""
 
     def __init__(self, name: str, size: int, crop: Crop, key: object):
         self.name = name
@@ -123,18 +121,18 @@ class Pictures(ABC):
 
     @abstractmethod
     def readers(self, start: int, stop: int) -> Iterator[Callable[[], np.ndarray]]:
-        """For each of the pictures start, ..., stop - 1 what gives it as uint8 (H, W, 3), in any thread.
+        """For each of the pictures start, ..., stop - 1 a function that returns it as uint8 (H, W, 3), in any thread.
 
-        It raises `ValueError`, with the reason, where the picture cannot be read.
+        It raises `ValueError` with the reason if the picture cannot be read.
         """
 
     @abstractmethod
     def title(self, index: int) -> str:
-        """What a picture is called in the list of those skipped."""
+        """Name of a picture in the list of skipped ones."""
 
 
 def _decoded(readers: Iterator[Callable[[], np.ndarray]]) -> Iterator[np.ndarray | str]:
-    """The pictures, or why there is none, in their order."""
+    """The pictures in order, or the reason why one cannot be read."""
     threads = min(MOST_THREADS, os.cpu_count() or 1)
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, in `read_picture`
@@ -150,7 +148,7 @@ def _attempt(read: Callable[[], np.ndarray]) -> np.ndarray | str:
 
 
 class _Files(Pictures):
-    """What folders and zips share: names in one order, each read on its own."""
+    """The common part of folders and zips: an ordered list of names, each read on its own."""
 
     def __init__(self, path: Path, names: list[str], size: int, crop: Crop, key: object):
         require(
@@ -170,13 +168,13 @@ class _Files(Pictures):
 
     @abstractmethod
     def picture(self, index: int) -> np.ndarray:
-        """One picture. Raises `ValueError`, with the reason, where it cannot be read."""
+        """One picture. Raises `ValueError` with the reason if it cannot be read."""
 
 
 class FolderSource(_Files):
-    """The pictures of a folder and of the folders in it, by their paths in alphabetical order; hidden ones left out.
+    """The pictures of a folder and its subfolders, by their paths in alphabetical order, without hidden ones.
 
-    A folder that may not be read stands among them as a picture that cannot be read.
+    A folder without read permission counts as a picture that cannot be read.
     """
 
     def __init__(self, path: Path, size: int, crop: Crop):
@@ -192,10 +190,10 @@ class FolderSource(_Files):
 
 
 def walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
-    """Paths of the pictures below `folder`, with forward slashes; folders that may not be read go into `closed`, with
-    the reason.
+    """Paths of the pictures below `folder`, with forward slashes; folders that cannot be read are added to `closed`,
+    with the reason.
 
-    Links are followed, a folder that was seen is not entered again.
+    Links are followed; no folder is entered twice.
     """
 
     def note(error: OSError) -> None:
@@ -215,13 +213,13 @@ def walk(folder: Path, closed: dict[str, str]) -> Iterator[str]:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of this name, or path, should be a picture."""
+    """Whether a file of this name or path should be a picture, by its ending."""
     path = PurePosixPath(name)
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and "__MACOSX" not in path.parts
 
 
 class ZipSource(_Files):
-    """The pictures of a zip, in alphabetical order. Nothing is unpacked: paths in it lead nowhere."""
+    """The pictures of a zip, in alphabetical order. Nothing is unpacked to disk, so paths in it are harmless."""
 
     def __init__(self, path: Path, size: int, crop: Crop):
         with explain_damage(path, "is no zip that can be read"):
@@ -238,11 +236,12 @@ class ZipSource(_Files):
             with archive.open(name) as file:
                 return read_picture(file, self.image_shape[0], self.crop)
         except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-            raise ValueError(str(error)) from None  # damaged, encrypted, or packed in a way that is not known
+            raise ValueError(str(error)) from None  # damaged, encrypted, or of an unknown compression
 
 
 class ArraySource:
-    """A uint8 array (n, H, W), (n, H, W, 1) or (n, H, W, 3) of an .npy file, or of an .npz with one such array."""
+    """A uint8 array (n, H, W), (n, H, W, 1) or (n, H, W, 3) of an .npy file, or of an .npz with one such array. Raises
+    `UserError` for other arrays."""
 
     def __init__(self, path: Path, size: int, crop: Crop):
         self.path, self.name = path, path.name
@@ -275,7 +274,7 @@ class ArraySource:
 def resized(images: np.ndarray, size: int, crop: Crop = "stretch") -> np.ndarray:
     """uint8 images (n, H, W), (n, H, W, 1) or (n, H, W, 3) as (n, size, size, 3).
 
-    Where they are a whole number of times as large, a pixel is the mean of those it covers.
+    If they are an integer multiple of that size, a pixel is the mean of those it covers; else see `fitted`.
     """
     images = images[..., None] if images.ndim == 3 else images
     num, height, width, channels = images.shape

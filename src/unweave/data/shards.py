@@ -1,8 +1,8 @@
-"""Tar shards in the WebDataset convention: `key.jpg`, `key.cls` and `key.json` one after another are a sample.
+"""Tar shards in the WebDataset convention: consecutive members `key.jpg`, `key.cls` and `key.json` are a sample.
 
 The headers of all shards are read once, into an index beside the store, so that the number of samples and their labels
-are known; then `webdataset` streams each shard from its beginning to its end, and every picture goes into the store.
-Nothing is unpacked to disk: paths and links in an archive lead nowhere.
+are known; then `webdataset` streams each shard from beginning to end, and every picture goes into the store. Nothing is
+unpacked to disk, so paths and links in an archive are harmless.
 """
 
 import io
@@ -29,17 +29,17 @@ from unweave.files import write_atomically
 from unweave.record import Display, Log
 
 TARS = (".tar", ".tar.gz", ".tgz")
-LABEL = "label "  # begins the columns of the index that hold labels
+LABEL = "label "  # prefix of the columns of the index that hold labels
 MOST_LABEL_BYTES = 2**20
-OF_WEBDATASET = re.compile(r"__[^/]*__($|/)")  # members that hold no samples by the convention
+OF_WEBDATASET = re.compile(r"__[^/]*__($|/)")  # members that are no samples by the convention
 NOTHING = ("", b"")
 DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
 def find_shards(place: str) -> list[Path]:
-    """The shards that `place` names: a pattern as `train-{0000..0099}.tar`, one tar, or a folder of tars; else none.
+    """The shards of `place`: a pattern such as `train-{0000..0099}.tar`, one tar, or a folder of tars; else none.
 
-    A folder with pictures in it is no folder of shards. Raises `UserError` for a pattern whose files do not all exist.
+    A folder that has pictures is no folder of shards. Raises `UserError` for a pattern with missing files.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -71,7 +71,7 @@ def _expanded(pattern: str) -> list[Path]:
 
 
 class ShardSource(Pictures):
-    """The pictures of tar shards, shard by shard in the order of each; `.cls` and the numbers in `.json` are labels."""
+    """The pictures of tar shards, shard by shard in their order; `.cls` and the numbers in `.json` are labels."""
 
     def __init__(self, shards: Sequence[Path], name: str, size: int, crop: Crop, folder: Path, log: Log):
         super().__init__(name, size, crop, [file_identity(shard) for shard in shards])
@@ -98,7 +98,7 @@ class ShardSource(Pictures):
         return itertools.islice(self._stream, stop - start)
 
     def _stream_from(self, start: int) -> Iterator[Callable[[], np.ndarray]]:
-        """For each picture from number `start` on what gives it, as `readers`."""
+        """A function for each picture from number `start` on, as in `readers`."""
         while start < len(self):
             stop = int(np.searchsorted(self.shard_of, self.shard_of[start], side="right"))
             rows = list(zip(self.names[start:stop], self.reasons[start:stop]))
@@ -118,16 +118,16 @@ def _refuse(reason: str) -> np.ndarray:
 
 
 def _contents(shard: Path, names: set[str]) -> Iterator[tuple[str, bytes]]:
-    """Those members of a shard that have these names, in its order; it ends early where the shard is damaged."""
+    """The members of a shard with these names, in its order; ends early if the shard is damaged."""
     from webdataset.handlers import ignore_and_continue
     from webdataset.tariterators import tar_file_expander
 
     if not names:
         return
-    with shard.open("rb") as file:  # by its name webdataset would open it too, but runs one that begins with `pipe:`
+    with shard.open("rb") as file:  # not by name, because webdataset runs a name that begins with `pipe:`
         opened = [{"url": str(shard), "stream": file}]
         for member in tar_file_expander(opened, ignore_and_continue, names.__contains__, _plain, eof_value=None):
-            names.remove(member["fname"])  # a second member of that name is passed over, as in the index
+            names.remove(member["fname"])  # a second member of that name is ignored, as in the index
             yield member["fname"], member["data"]
 
 
@@ -137,11 +137,11 @@ class _Member(NamedTuple):
     name: str
     num_bytes: int
     content: bytes
-    """Empty where it is no label."""
+    """Empty if it is no label."""
 
 
 def _open_index(shards: Sequence[Path], name: str, store: Path, log: Log) -> pa.Table:
-    """What is in the shards, a row per sample, from the file beside their store; written first where there is none."""
+    """The index of the shards, a row per sample, from the file beside their store, which is written if missing."""
     path = store.with_suffix(".index.parquet")
     if not path.is_file():
         with only_one(store, log):
@@ -163,9 +163,9 @@ def _index(shards: Sequence[Path], name: str) -> pa.Table:
 
 
 def _table(number: int, shard: Path) -> pa.Table:
-    """A row per sample of a shard: its picture's name, why there is none, and its labels.
+    """A row per sample of a shard: the name of its picture, the reason if there is none, and its labels.
 
-    A row without a name says what is wrong with the shard itself, if anything is.
+    A row without a name has the reason why the shard itself is damaged.
     """
     from webdataset.handlers import ignore_and_continue
     from webdataset.tariterators import group_by_keys
@@ -185,9 +185,9 @@ def _table(number: int, shard: Path) -> pa.Table:
 
 
 def _members(shard: Path, troubles: list[str]) -> Iterator[dict[str, Any]]:
-    """The files of a shard, without the contents of its pictures, as webdataset groups them; ends where it is damaged.
+    """The files of a shard without the contents of pictures, in the form that webdataset groups; ends at damage.
 
-    Goes from header to header, so that little is read of what is not compressed.
+    Reads from header to header, which is little of an uncompressed tar.
     """
     seen = set()
     try:
@@ -207,11 +207,11 @@ def _members(shard: Path, troubles: list[str]) -> Iterator[dict[str, Any]]:
                 raise tarfile.ReadError("no mark of its end")
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-        troubles.append(f"damaged or cut short, what follows in it is lost ({reason})")
+        troubles.append(f"damaged or cut short, the rest of it is lost ({reason})")
 
 
 def _plain(name: str) -> str:
-    """A name as text that can be written: tar has bytes, which need not be text."""
+    """A name as valid text: names in a tar are bytes, which need not be text."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -223,9 +223,9 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _sample(members: dict[str, Any]) -> tuple[str, str | None, dict[str, float]]:
-    """Name, reason and labels of a sample, given by the endings of its members.
+    """Name, reason and labels of a sample, from its members by ending.
 
-    Its picture is the first, `jpg` before `mask.jpg`.
+    Its picture is the first, where `jpg` is before `mask.jpg`.
     """
     files = {ending: member for ending, member in members.items() if isinstance(member, _Member)}
     pictures = [ending for ending, member in files.items() if is_picture(member.name)]

@@ -1,7 +1,7 @@
-"""Images of any source converted once into one memory-mapped uint8 file, resumably, by one of the processes that ask.
+"""Conversion of images of any source, once and resumably, to a memory-mapped uint8 file.
 
-A store is `NAME.npy`, images (n, H, W, 3), and `NAME.skipped.csv`, what the source held and could not be read. While it
-is written there are `NAME.part`, the pixels so far, and `NAME.part.json`, how far it came: never `NAME.npy` in part.
+A store is `NAME.npy`, images (n, H, W, 3), and `NAME.skipped.csv`, the inputs that could not be read. During conversion
+there are `NAME.part`, the pixels so far, and `NAME.part.json`, the progress; `NAME.npy` is never incomplete.
 """
 
 import csv
@@ -26,20 +26,19 @@ from unweave.errors import UserError, require
 from unweave.files import explain_os_errors, sync, write_text
 from unweave.record import Display, Log
 
-BLOCK = 512  # inputs read between two notes of how far it came
+BLOCK = 512  # inputs read between two notes of the progress
 HEADER_BYTES = 128  # of the .npy header, which numpy pads so that it can be written again with another length
 MOST_SKIPPED_SHOWN = 3
 REMEDY = "Free space or choose another --data.cache; the same command again resumes from there."
 
 
 def fingerprint(*parts: object) -> str:
-    """A short name for everything that determines the pixels of a store."""
+    """A short hash of everything that determines the pixels of a store."""
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:12]
 
 
 def file_identity(path: Path) -> tuple[str, int, int]:
-    """Where a file is, its size and its date: another file, or one that changed, has another. Size and date are 0 for
-    a link to nothing."""
+    """Path, size and date of a file, which differ for another or changed file. Size and date of a broken link are 0."""
     try:
         stat = path.stat()
     except OSError:
@@ -49,7 +48,7 @@ def file_identity(path: Path) -> tuple[str, int, int]:
 
 @contextmanager
 def explain_damage(path: Path, problem: str = "cannot be read"):
-    """Turns what libraries raise about a damaged file into a `UserError` that names it."""
+    """Turns the errors of libraries about a damaged file into a `UserError` with its name."""
     try:
         yield
     except (OSError, EOFError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
@@ -58,7 +57,7 @@ def explain_damage(path: Path, problem: str = "cannot be read"):
 
 
 class Skipped(NamedTuple):
-    """An input that gave no image."""
+    """An input that could not be read."""
 
     place: int
     """Its number in the source."""
@@ -67,13 +66,13 @@ class Skipped(NamedTuple):
 
 
 class Source(Protocol):
-    """Where images come from, before they are in a store."""
+    """A source of images for a store."""
 
     name: str
 
     @property
     def version(self) -> str:
-        """Changes whenever the pixels of an image, their order or their number may have changed."""
+        """Changes when the pixels of an image, their order or their number may have changed."""
         ...
 
     @property
@@ -82,19 +81,19 @@ class Source(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Inputs: the images and those that will be skipped."""
+        """The number of inputs: images, and those that will be skipped."""
         ...
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
-        """Images uint8 (m, H, W, 3) of the inputs start, ..., stop - 1 in order, and which of them gave none.
+        """Images uint8 (m, H, W, 3) of the inputs start, ..., stop - 1 in order, and those that could not be read.
 
-        Called with rising numbers: `start` is the last `stop`, or any number the first time.
+        Called in order: `start` is the last `stop`, or any number the first time.
         """
         ...
 
 
 class Store:
-    """An open store; the file is opened again in each process."""
+    """An open store; each process opens the file for itself."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -117,24 +116,25 @@ class Store:
         return self.pixels.shape[1:]
 
     def kept(self, num: int) -> list[int]:
-        """Which of the `num` inputs of the source the images are, in order."""
+        """The numbers, among the `num` inputs of the source, of the images in the store, in order."""
         missing = {item.place for item in self.skipped()}
         return [index for index in range(num) if index not in missing]
 
     def skipped(self) -> list[Skipped]:
-        """What the source held and could not be read."""
+        """The inputs that could not be read."""
         with _beside(self.path, ".skipped.csv").open(newline="") as file:
             return [Skipped(int(row["place"]), row["name"], row["reason"]) for row in csv.DictReader(file)]
 
 
 def converted(source: Source, path: Path, config: DataConfig, log: Log) -> Store:
-    """The store of a source at `path`, converted first where it is not there yet.
+    """The store of a source at `path`, which is converted if it does not exist yet.
 
-    A conversion that was cut resumes. Several processes may ask at once: one converts, the others
-    wait. Inputs that cannot be read are skipped and listed, or, with `config.strict`, the first of them is an error.
-    Raises `UserError` when the store would take more than `config.cache_gb`, the disk has not the space or cannot be
-    written, or no input gives an image.
+    An interrupted conversion is resumed. Several processes may call this at once: one converts, the others wait. Inputs
+    that cannot be read are skipped and listed; with `config.strict` the first of them is an error. Raises `UserError`
+    if the store would take more than `config.cache_gb`, if the disk lacks space or cannot be written to, or if no input
+    can be read.
     """
+    # an existing store, or one that is too large
     strict, most_gb = config.strict, config.cache_gb
     if path.is_file():
         return _open(path, strict)
@@ -144,26 +144,30 @@ def converted(source: Source, path: Path, config: DataConfig, log: Log) -> Store
         f"{source.name}: {len(source):,} images take {most_bytes / 1e9:,.1f} GB as a store, and data.cache_gb is "
         f"{most_gb:g}: give --data.cache-gb {np.ceil(most_bytes / 1e9):.0f} (elsewhere --cache-gb), or fewer pixels",
     )
+
+    # convert
     with only_one(path, log):
         if not path.is_file():
             part = _beside(path, ".part")
-            there = part.stat().st_size if part.exists() else 0
+            written = part.stat().st_size if part.exists() else 0
             free = shutil.disk_usage(path.parent).free
             require(
-                most_bytes - there <= free,
+                most_bytes - written <= free,
                 f"{path.parent} has {free / 1e9:,.1f} GB free, the images of {source.name} need "
-                f"{(most_bytes - there) / 1e9:,.1f} GB: free space or choose another --data.cache",
+                f"{(most_bytes - written) / 1e9:,.1f} GB: free space or choose another --data.cache",
             )
             log(f"{source.name}: converting {len(source):,} images into {path} ({most_bytes / 1e6:,.0f} MB)")
             with explain_os_errors(path, REMEDY):
                 _convert(source, path, strict)
+
+    # report what was skipped
     store = _open(path, strict)
     skipped = store.skipped()
     if skipped:
         few = "; ".join(f"{item.name} ({item.reason})" for item in skipped[:MOST_SKIPPED_SHOWN])
         more = f" and {len(skipped) - MOST_SKIPPED_SHOWN:,} more" if len(skipped) > MOST_SKIPPED_SHOWN else ""
         log(f"{source.name}: skipped {len(skipped):,} of {len(source):,}: {few}{more}")
-        log(f"the whole list is in {_beside(path, '.skipped.csv')}")
+        log(f"the full list is in {_beside(path, '.skipped.csv')}")
     return store
 
 
@@ -176,16 +180,19 @@ def _open(path: Path, strict: bool) -> Store:
     require(pixels.dtype == np.uint8 and pixels.ndim == 4, f"{path} is no store of images: delete it")
     if strict:
         for item in store.skipped()[:1]:
-            raise UserError(f"{item.name}: {item.reason}. Mend or remove it, or leave out --data.strict")
+            raise UserError(f"{item.name}: {item.reason}. Repair or remove it, or leave out --data.strict")
     return store
 
 
 def _convert(source: Source, path: Path, strict: bool) -> None:
+    # where an earlier conversion stopped
     part, note = _beside(path, ".part"), _beside(path, ".part.json")
     done, skipped = _progress(note)
     image_bytes = int(np.prod(source.image_shape))
     if not part.exists() or part.stat().st_size < HEADER_BYTES + (done - len(skipped)) * image_bytes:
         done, skipped = 0, []
+
+    # the pixels, then the header
     with part.open("r+b" if done else "w+b") as file:
         file.seek(HEADER_BYTES + (done - len(skipped)) * image_bytes)
         file.truncate()
@@ -195,7 +202,7 @@ def _convert(source: Source, path: Path, strict: bool) -> None:
                 images, unread = source.read(start, stop)
                 assert len(images) == stop - start - len(unread)
                 for item in unread if strict else ():
-                    raise UserError(f"{item.name}: {item.reason}. Mend or remove it, or leave out --data.strict")
+                    raise UserError(f"{item.name}: {item.reason}. Repair or remove it, or leave out --data.strict")
                 file.write(np.ascontiguousarray(images).tobytes())
                 file.flush()
                 skipped += unread
@@ -207,6 +214,8 @@ def _convert(source: Source, path: Path, strict: bool) -> None:
             raise UserError(f"{source.name} has no image that can be read{first}")
         file.seek(0)
         file.write(array_header((num, *source.image_shape)))
+
+    # the finished store
     sync(part)
     write_text(_beside(path, ".skipped.csv"), _as_csv(skipped))
     part.replace(path)
@@ -214,7 +223,7 @@ def _convert(source: Source, path: Path, strict: bool) -> None:
 
 
 def array_header(shape: Sequence[int]) -> bytes:
-    """What an .npy file of uint8 begins with."""
+    """The header of an .npy file of uint8."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)})
     assert len(buffer.getvalue()) == HEADER_BYTES
@@ -242,9 +251,9 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def only_one(path: Path, log: Log) -> filelock.AcquireReturnProxy:
-    """A lock on converting into the store at `path`, whose folder is made; released by the system when its holder dies.
+    """A lock on the conversion to the store at `path`, whose folder is made; the system releases it if its holder dies.
 
-    Waits for a process that has it. Raises `UserError` where the folder cannot be written.
+    Waits for another process that holds it. Raises `UserError` if the folder cannot be written to.
     """
     with explain_os_errors(path, REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The units of every image of a data set as one file: parquet for tables, npz for arrays."""
+"""`unweave encode`: the units of every image of a data set in one file, parquet for tables or npz for arrays."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,8 @@ CHUNK = 2048
 def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int, cache_gb: float = 0.0) -> None:
     """Writes `out` (.parquet or .npz): per image the index, scalars, tokens, aligned tokens, anchors and factors.
 
-    In parquet, `scalar_3` is unit 3's scalar, `token_3` its token as a list, and a factor called as another column is
-    `label_NAME`. Raises `UserError` for another ending, an unknown model or a file that cannot be written.
+    In parquet, `scalar_3` is the scalar of unit 3, `token_3` its token as a list, and a factor with the name of another
+    column is `label_NAME`. Raises `UserError` for another ending, an unknown model or a file that cannot be written.
     """
     require(out.suffix in (".parquet", ".npz"), f"{out} ends in {out.suffix!r}: choose .parquet or .npz")
     require(batch_size >= 1, f"batch_size is {batch_size}: must be at least 1")
@@ -35,13 +35,13 @@ def encode_to_file(run: str, out: Path, data: str, device: str, batch_size: int,
 
 
 def data_config(model: UnitModel, data: str = "", cache_gb: float = 0.0) -> DataConfig:
-    """The options of the data set that `data` names, of the file or folder it is, else of the one trained on.
+    """The options of the data set `data`, a name or a path, or of the training data if it is empty.
 
-    A file or folder is opened with the options that the model was trained with, fixed factors too; stored images may
-    take `cache_gb` where that is more than those say.
+    A path is opened with the data options of training, including fixed factors; `cache_gb` can raise the limit of
+    stored images. Raises `UserError` for an unknown name, and without training data.
     """
-    found = _named(model, data)
-    return replace(found, cache_gb=max(found.cache_gb, cache_gb))
+    config = _named(model, data)
+    return replace(config, cache_gb=max(config.cache_gb, cache_gb))
 
 
 def _named(model: UnitModel, data: str) -> DataConfig:
@@ -56,7 +56,7 @@ def _named(model: UnitModel, data: str) -> DataConfig:
 
 
 def _chunks(model: UnitModel, dataset: ImageSet, batch_size: int):
-    """Yields (indices, codes, factors), some thousand images at a time, so that memory does not grow with the set."""
+    """Yields (indices, codes, factors) in chunks of images, so that memory does not grow with the set."""
     with Display("encoding", len(dataset), "images") as display:
         for start in range(0, len(dataset), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(dataset)))

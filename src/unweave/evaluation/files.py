@@ -28,25 +28,25 @@ from unweave.record import console, log
 Intervals = dict[tuple[str, str], tuple[float, float]]
 
 ENDINGS = (".npy", ".npz", ".csv", ".parquet")
-OF_UNITS = ("scalar_", "token_", "aligned_", "anchor_")  # columns that `unweave encode` writes beside the factors
+OF_UNITS = ("scalar_", "token_", "aligned_", "anchor_")  # columns of `unweave encode` that are not factors
 
 
 class Columns(NamedTuple):
-    """A table of numbers, or of words, with a name for each column."""
+    """A table of numbers or words with named columns."""
 
     values: np.ndarray
     names: tuple[str, ...]
 
 
 class Scored(NamedTuple):
-    """What was found about one table of codes."""
+    """The scores of a table of codes."""
 
     results: list[SuiteResult]
     """One per evaluation seed."""
     names: tuple[str, ...]
     """Of the factors."""
     intervals: Intervals
-    """Bootstrap intervals by (metric, name), where they were asked for."""
+    """Bootstrap intervals by (metric, name); empty without `bootstrap`."""
 
 
 def score_files(
@@ -60,21 +60,24 @@ def score_files(
     vectors: Vectors = "pca",
     test: Sequence[Path] = (),
 ) -> Scored:
-    """Scores the codes of a file with `seeds` evaluation seeds and, where not 0, `bootstrap` draws of the rows.
+    """Scores the codes of a file with `seeds` evaluation seeds and `bootstrap` bootstrap samples of the rows (0: none).
 
     Factors come from their own file, from the file of the codes, or, with `sizes`, from the row numbers of a full grid.
-    `test` names the files of a held-out split, codes and factors or both in one, on which scores are taken that train
-    something. Raises `UserError`, naming the file, where one cannot be read or they do not fit.
+    `test` are the files of a held-out split, codes and factors or both in one, on which scores that train a predictor
+    are computed. Raises `UserError` with the file if one cannot be read or the files do not fit together.
     """
+    # a full grid
     require(seeds >= 1, f"seeds is {seeds}: must be at least 1")
     table = read_codes(codes)
     how: dict[str, Any] = {"metrics": metrics, "protocol": protocol, "vectors": vectors}
     if sizes:
         require(factors is None, f"give factors ({factors}) or sizes {list(sizes)}, not both")
-        require(bootstrap == 0, "bootstrap draws rows anew: a grid given by its sizes has none to draw from")
-        require(not test, "a grid given by its sizes has no held-out split: give factors in the place of sizes")
+        require(bootstrap == 0, "bootstrap samples rows, which a grid given by its sizes does not allow: give factors")
+        require(not test, "a grid given by its sizes has no held-out split: give factors in place of sizes")
         names = tuple(f"factor {index}" for index in range(len(sizes)))
         return Scored([score_grid(table, sizes, seed=seed, **how) for seed in range(seeds)], names, {})
+
+    # rows with factors, and a held-out split of its own
     values, names = read_factors(factors or codes)
     if test:
         require(len(test) <= 2, f"test has {len(test)} files: give codes and factors, or one file with both")
@@ -82,7 +85,7 @@ def score_files(
         for what, first, second in (("codes", table, more), ("factors", values, others.values)):
             require(
                 first.shape[1:] == second.shape[1:],
-                f"{test[0]}: {what} of shape {second.shape}, where those to train on have {first.shape}",
+                f"{test[0]}: {what} of shape {second.shape}, but those to train on have {first.shape}",
             )
         how["test"] = np.arange(len(table) + len(more)) >= len(table)
         table, values = np.concatenate([table, more]), np.concatenate([values, others.values])
@@ -91,44 +94,48 @@ def score_files(
 
 
 def read_codes(path: Path) -> np.ndarray:
-    """Codes (N, D), or (N, units, dim), of a file: `scalars` or `codes` of an npz, the columns `scalar_0`, ... of what
-    `unweave encode` wrote, else every column."""
-    found = _read(path)
-    if isinstance(found, dict):
-        if len(found) == 1:
-            return next(iter(found.values()))
+    """Codes (N, D), or (N, units, dim), of a file: `scalars` or `codes` of an npz, the columns `scalar_0`, ... of
+    `unweave encode`, else every column. Raises `UserError` for other files."""
+    content = _read(path)
+    if isinstance(content, dict):
+        if len(content) == 1:
+            return next(iter(content.values()))
         for name in ("scalars", "codes"):
-            if name in found:
-                return found[name]
-        raise UserError(f"{path} has the arrays {sorted(found)}: call the codes `scalars` or `codes`")
-    if isinstance(found, np.ndarray):
-        return found
-    names = [name for name in found.column_names if name.startswith("scalar_")] or found.column_names
-    return _numbers(found, names, path)
+            if name in content:
+                return content[name]
+        raise UserError(f"{path} has the arrays {sorted(content)}: name the codes `scalars` or `codes`")
+    if isinstance(content, np.ndarray):
+        return content
+    names = [name for name in content.column_names if name.startswith("scalar_")] or content.column_names
+    return _numbers(content, names, path)
 
 
 def read_factors(path: Path) -> Columns:
-    """Factors (N, F) of a file: `factors` of an npz, what `unweave encode` wrote beside units, else every column."""
-    found = _read(path)
-    if isinstance(found, dict):
-        require("factors" in found, f"{path} has the arrays {sorted(found)}: call the factors `factors`")
-        values = found["factors"]
-        names = found.get("factor_names", np.arange(values.shape[1] if values.ndim == 2 else 0))
+    """Factors (N, F) of a file: `factors` of an npz, the factors of a file of `unweave encode`, else every column.
+    Raises `UserError` for other files."""
+    # arrays
+    content = _read(path)
+    if isinstance(content, dict):
+        require("factors" in content, f"{path} has the arrays {sorted(content)}: name the factors `factors`")
+        values = content["factors"]
+        names = content.get("factor_names", np.arange(values.shape[1] if values.ndim == 2 else 0))
         return Columns(values, tuple(str(name) for name in names))
-    if isinstance(found, np.ndarray):
-        values = found[:, None] if found.ndim == 1 else found
+    if isinstance(content, np.ndarray):
+        values = content[:, None] if content.ndim == 1 else content
         return Columns(values, tuple(f"factor {index}" for index in range(values.shape[-1])))
-    encoded = any(name.startswith("scalar_") for name in found.column_names)
-    names = [name for name in found.column_names if not encoded or not (name == "index" or name.startswith(OF_UNITS))]
+
+    # columns of a table
+    encoded = any(name.startswith("scalar_") for name in content.column_names)
+    names = [name for name in content.column_names if not encoded or not (name == "index" or name.startswith(OF_UNITS))]
     require(bool(names), f"{path} has no factors: give them in a second file")
-    columns = [_column(found, name, path) for name in names]
+    columns = [_column(content, name, path) for name in names]
     if any(column.dtype.kind in "US" for column in columns):
         columns = [column.astype(str) for column in columns]
     return Columns(np.stack(columns, axis=1), tuple(names))
 
 
 def show(scored: Scored, codes: Path) -> None:
-    """Prints one table, and every note once."""
+    """Prints a table of the scores, and each note once."""
     several = len(scored.results) > 1
     table = Table(title=f"{codes}: protocol {scored.results[0].protocol}", title_justify="left")
     extra = [*(["s.d."] if several else []), *(["95 % interval"] if scored.intervals else [])]
@@ -147,30 +154,30 @@ def show(scored: Scored, codes: Path) -> None:
 
 
 def agree(paths: Sequence[Path], relation: Literal["spearman", "lasso"]) -> UDRResult:
-    """UDR of the codes in several files. Raises `UserError` as `udr` does, and where a file cannot be read."""
+    """UDR of the codes in several files. Raises `UserError` as `udr` does, and if a file cannot be read."""
     require(len(paths) >= 2, f"{len(paths)} files of codes: give those of at least two models")
     return udr([one_number_per_unit(read_codes(path)) for path in paths], relation=relation)
 
 
-def show_agreement(found: UDRResult, paths: Sequence[Path]) -> None:
-    """Prints the models, the best first, and every note."""
+def show_agreement(agreement: UDRResult, paths: Sequence[Path]) -> None:
+    """Prints the models, the best first, and the notes."""
     table = Table(title="agreement with the other models (UDR)", title_justify="left")
     table.add_column("model")
     table.add_column("score", justify="right")
-    for index in np.argsort(-found.scores, kind="stable"):
-        table.add_row(f"{index}: {paths[index]}", _shown(float(found.scores[index])))
+    for index in np.argsort(-agreement.scores, kind="stable"):
+        table.add_row(f"{index}: {paths[index]}", _shown(float(agreement.scores[index])))
     console.print(table)
-    for note in found.notes:
+    for note in agreement.notes:
         log(f"note: {note}")
 
 
-def agreement_as_json(found: UDRResult, paths: Sequence[Path]) -> str:
-    """Scores, pairs and notes; a model's agreement with itself is null."""
+def agreement_as_json(agreement: UDRResult, paths: Sequence[Path]) -> str:
+    """Scores, pairs and notes; the agreement of a model with itself is null."""
     whole = {
         "models": [str(path) for path in paths],
-        "scores": found.scores.tolist(),
-        "pairs": found.pairs.tolist(),
-        "notes": list(found.notes),
+        "scores": agreement.scores.tolist(),
+        "pairs": agreement.pairs.tolist(),
+        "notes": list(agreement.notes),
     }
     return json.dumps(_defined(whole), indent=2) + "\n"
 
@@ -180,7 +187,7 @@ def _shown(value: float) -> str:
 
 
 def as_json(scored: Scored) -> str:
-    """Every number of every seed, with mean, standard deviation and interval; what is not defined is null."""
+    """All numbers of all seeds, with mean, standard deviation and interval; undefined ones are null."""
     summary = [
         {
             **score._asdict(),
@@ -204,7 +211,7 @@ def as_json(scored: Scored) -> str:
 
 
 def _defined(value: Any) -> Any:
-    """NaN as null, which JSON knows."""
+    """Replaces NaN by None, for JSON."""
     if isinstance(value, dict):
         return {key: _defined(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -219,8 +226,8 @@ def _read(path: Path) -> np.ndarray | dict[str, np.ndarray] | pa.Table:
             return pq.read_table(path)
         if path.suffix == ".csv":
             return pa_csv.read_csv(path)
-        found = np.load(path, allow_pickle=False)
-        return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        content = np.load(path, allow_pickle=False)
+        return content if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, ValueError, EOFError, pa.ArrowInvalid) as error:
@@ -230,7 +237,7 @@ def _read(path: Path) -> np.ndarray | dict[str, np.ndarray] | pa.Table:
 def _numbers(table: pa.Table, names: Sequence[str], path: Path) -> np.ndarray:
     columns = [_column(table, name, path) for name in names]
     for name, column in zip(names, columns):
-        require(column.dtype.kind in "biuf", f"{path} column {name!r} holds no numbers: codes are numbers")
+        require(column.dtype.kind in "biuf", f"{path} column {name!r} has no numbers: codes are numbers")
     return np.stack(columns, axis=1)
 
 

@@ -1,4 +1,5 @@
-"""How near what a model draws is to its data: the Frechet distance of their features, FID where these are Inception's.
+"""The Fréchet distance between the features of generated images and of data; with Inception's features it is FID
+(Heusel et al. 2017).
 
 n images, d features.
 """
@@ -18,13 +19,13 @@ from unweave.errors import require
 from unweave.files import hash_of
 from unweave.metrics.frechet import Moments, frechet_distance
 from unweave.models.base import UnitModel, eval_mode
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.nn.inception import NUM_FEATURES, Inception
 from unweave.record import Display, Log, versions
 
 NUM_IMAGES = 50_000
 PUBLISHED = Sampling(steps=100, solver="ddim")
-"""As the paper's images were drawn."""
+"""The sampler of the paper."""
 BATCH_SIZE = 128
 OWN = "Frechet distance, own features"
 
@@ -39,15 +40,17 @@ def distance_to_data(
     batch_size: int = BATCH_SIZE,
     log: Log = lambda _: None,
 ) -> dict[str, Any]:
-    """The Frechet distance of `num` drawn images from the images of a data set; returns what `frechet.json` holds.
+    """The Fréchet distance of `num` generated images from the images of a data set; returns the content of
+    `frechet.json`.
 
-    As the published script draws: each image from the units of a random image of the set, with
-    replacement, and from noise of its own. They are compared with all images of the set, or with `num_real` random
-    ones. `name` is FID with `weights`, Inception's file; without, features are the inputs of the extractor's last
-    layer, which is no FID and is not called so. Images are seen a batch at a time; the seed alone says which.
+    As in the published sampling script, each image is generated from the units of a random image of the set, with
+    replacement, and from its own noise. They are compared with all images of the set, or with `num_real` random ones.
+    With `weights`, Inception's file, `name` is FID; without, features are the inputs of the extractor's last layer and
+    the distance has another name. Images are processed in batches; the result depends on the seed only.
 
     Raises `UserError` for images of another size than the model's, fewer than two images, and other weights.
     """
+    # features, and which images are compared
     start = time.monotonic()
     require_size(dataset, model.config.image_size)
     require(num >= 2, f"{num} images: a distance needs at least 2")
@@ -59,15 +62,18 @@ def distance_to_data(
     real = np.sort(rng.choice(len(dataset), num_real, replace=False)) if num_real else np.arange(len(dataset))
     generator = torch.Generator().manual_seed(sampling.seed)
 
+    # moments of the features of both
     def draw(rows: np.ndarray) -> np.ndarray:
         noise = model.draw_noise(len(rows), generator)
         tokens = model.encode(dataset.images(rows), batch_size).aligned
         return model.decode(tokens, sampling.steps, noise=noise, batch_size=batch_size, solver=sampling.solver)
 
-    log(f"{num:,} images by {sampling.steps} steps of {sampling.solver}, against {len(real):,} of {dataset.name}")
+    log(f"{num:,} images by {sampling.steps} steps of {sampling.solver}, compared with {len(real):,} of {dataset.name}")
     with eval_mode(model):
         drawn = _moments(features, draw, conditions, batch_size, model.device, "drawing")
         seen = _moments(features, dataset.images, real, batch_size, model.device, "reading the data")
+
+    # the distance
     width = len(drawn.mean)
     few = min(num, len(real)) <= width
     notes = [f"{min(num, len(real)):,} images for {width:,} features: the distance is far too high"] if few else []
@@ -100,13 +106,13 @@ def _moments(
     what: str,
 ) -> Moments:
     """Moments of the features of the images with numbers `rows` (n,)."""
-    found: Moments | None = None
+    moments: Moments | None = None
     with Display(what, len(rows), "images") as display:
         for start in range(0, len(rows), batch_size):
             batch = torch.from_numpy(images(rows[start : start + batch_size]))
             part = features(normalise(batch.to(device))).cpu().numpy()  # (B, d)
-            found = Moments(part.shape[1]) if found is None else found
-            found.update(part)
+            moments = Moments(part.shape[1]) if moments is None else moments
+            moments.update(part)
             display.update(start + len(part))
-    assert found is not None
-    return found
+    assert moments is not None
+    return moments

@@ -1,7 +1,7 @@
-"""From a model and a data set to `results.json`: codes, scores, and an untrained extractor beside it.
+"""From a model and a data set to `results.json`: codes, scores, and those of an untrained extractor.
 
-What is scored are the unit scalars, standardised over the data, on the factors that are not fixed; the constants are
-the official ones and are all written down with the result.
+The scores are of the units' scalars, standardised over the data, on the factors that are not fixed. The constants are
+those of published tables, and the result records them.
 """
 
 import inspect
@@ -22,28 +22,31 @@ from unweave.metrics.inputs import Protocol, Standardiser, one_number_per_unit
 from unweave.metrics.suite import METRICS, TABLE, score_grid
 from unweave.metrics.tad import OFFICIAL_STEPS
 from unweave.models.base import UnitModel, eval_mode
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.record import Display, versions
 
 CHUNK = 512
-CHANCE_AREA = 0.5  # under the ROC curve, of a unit that knows nothing
-MOST_LABELLED = 10_000  # images that TAD is taken of, as published
+CHANCE_AREA = 0.5  # under the ROC curve, of a unit without information
+MOST_LABELLED = 10_000  # images for TAD, as published
 PROTOCOLS: tuple[Protocol, ...] = ("official", "robust")
 OTHERS = tuple(name for name in METRICS if not TABLE[name].published)
 
 
 def evaluate(model: UnitModel, dataset: FactorDataset, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
-    """Scores a model on a data set with a full factor grid; returns what `results.json` holds.
+    """Scores a model on a data set with a full grid of factors; returns the content of `results.json`.
 
-    `scores` are the model's FactorVAE score and DCI, `untrained` those of its extractor with fresh weights under
+    `scores` are the model's FactorVAE score and DCI, `untrained` those of its extractor with initial weights from
     `seed`, `other_scores` all others of the model under both protocols, `downstream` its accuracies with few labels.
-    Raises `UserError` when the images have another size than the model's, or no factor varies.
+    Raises `UserError` if the images have another size than the model's, or no factor varies.
     """
+    # codes of the model, and of an untrained extractor
     start = time.monotonic()
     require_size(dataset, model.config.image_size)
     rows = np.arange(len(dataset))
     codes = standardise(scalars_of(model, dataset, rows, "encoding", quiet))
     baseline = standardise(scalars_of(model.untrained(seed), dataset, rows, "encoding, untrained", quiet))
+
+    # their scores
     sizes = dataset.factor_sizes
     scores = score(codes, sizes, seed, "scoring", quiet)
     few_labels = downstream(codes, sizes, seed=seed, largest=scores["accuracy_per_factor"])
@@ -72,16 +75,17 @@ def evaluate(model: UnitModel, dataset: FactorDataset, seed: int = 0, quiet: boo
 
 
 def evaluate_attributes(model: UnitModel, dataset: ImageSet, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
-    """TAD of a model on images with binary attributes, as CelebA's; returns what `attributes.json` holds.
+    """TAD of a model on images with binary attributes, as CelebA's; returns the content of `attributes.json`.
 
-    Of at most 10,000 images, chosen under `seed`, in both definitions: `published`, of the first principal component of
-    each unit's token by 11 thresholds, and `exact`, of the scalars by ranks. `untrained` has those of an extractor with
-    fresh weights. Raises `UserError` when the images have another size than the model's, or no attribute varies.
+    Computed on at most 10,000 images, chosen by `seed`, in two definitions: `published`, of the first principal
+    component of each unit's token by 11 thresholds, and `exact`, of the scalars by ranks. `untrained` has those of an
+    extractor with initial weights. Raises `UserError` if the images have another size than the model's, or no attribute
+    varies.
     """
     start = time.monotonic()
     require_size(dataset, model.config.image_size)
     rows = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:MOST_LABELLED])
-    found = {
+    scores = {
         name: _tad(each, dataset, rows, what, quiet)
         for name, each, what in (
             ("scores", model, "encoding"),
@@ -89,7 +93,7 @@ def evaluate_attributes(model: UnitModel, dataset: ImageSet, seed: int = 0, quie
         )
     }
     return {
-        **found,
+        **scores,
         "protocol": {"images": len(rows), "seed": seed, "thresholds": OFFICIAL_STEPS},
         "data": {"name": dataset.name, "images": len(dataset), "factor_names": list(dataset.factor_names)},
         "history": model.history,
@@ -101,9 +105,12 @@ def evaluate_attributes(model: UnitModel, dataset: ImageSet, seed: int = 0, quie
 @torch.no_grad()
 def _tad(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str, quiet: bool) -> dict[str, dict[str, Any]]:
     """TAD in both definitions, by name."""
+    # scalars and tokens
     scalars = scalars_of(model, dataset, rows, what, quiet)
     device = model.device
     tokens = torch.cat([model.tokens_of(part.to(device)).cpu() for part in torch.from_numpy(scalars).split(CHUNK)])
+
+    # their scores
     truth = dataset.factors(rows)
     results = {
         "published": tad(one_number_per_unit(tokens.numpy()), truth, method="grid"),
@@ -124,7 +131,7 @@ def _tad(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str, quiet
 
 
 def _lead(attribute: str, areas: np.ndarray) -> dict[str, Any]:
-    """The unit that predicts an attribute best, from their areas (N,), its area and the next one."""
+    """The unit with the largest area under the ROC curve for an attribute, of areas (N,), and the two largest areas."""
     best, *others = sorted(areas.tolist(), reverse=True)
     return {
         "attribute": attribute,
@@ -135,15 +142,15 @@ def _lead(attribute: str, areas: np.ndarray) -> dict[str, Any]:
 
 
 def write_results(results: dict[str, Any], path: Path) -> None:
-    """Writes what was found as JSON, atomically."""
+    """Writes results as JSON, atomically."""
     write_text(path, json.dumps(results, indent=2) + "\n")
 
 
 @torch.no_grad()
 def scalars_of(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str, quiet: bool = False) -> np.ndarray:
-    """The unit scalars (n, N) float32 of the images with numbers `rows` (n,)."""
+    """The scalars (n, N) float32 of the images with numbers `rows` (n,)."""
     device = model.device
-    # one array for all: small ones between large ones that come and go would keep gigabytes of the heap in use
+    # one array for all, because small arrays between large temporary ones would fragment the heap by gigabytes
     scalars = np.empty((len(rows), model.num_units), np.float32)
     with eval_mode(model), Display(what, len(rows), "images", quiet) as display:
         for start in range(0, len(rows), CHUNK):
@@ -154,12 +161,12 @@ def scalars_of(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str,
 
 
 def standardise(scalars: np.ndarray) -> np.ndarray:
-    """Each unit to mean 0 and standard deviation 1, float64; a unit that is constant becomes 0."""
-    return Standardiser.of(scalars, rounding=1e-7)(scalars)  # float32's
+    """Scales each unit to mean 0 and standard deviation 1, float64; a constant unit becomes 0."""
+    return Scale.of(scalars, rounding=1e-7)(scalars)  # the rounding of float32
 
 
 def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet: bool = False) -> dict[str, Any]:
-    """FactorVAE score and DCI of the codes (images, N) of a full grid of factors with these sizes, by name."""
+    """FactorVAE score and DCI, by name, of the codes (images, N) of a full grid of factors of these sizes."""
     votes = factor_vae_score(codes, sizes, protocol="official", seed=seed)
     train, test = sample_rows(sizes, seed=seed)
     with Display(what, 100, "%", quiet) as display:
@@ -186,14 +193,15 @@ def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet
 
 
 def other_scores(codes: np.ndarray, sizes: tuple[int, ...], protocol: Protocol, seed: int) -> dict[str, Any]:
-    """Every other score of codes (images, N) of a full grid, by name, with its notes; null where it is not defined."""
-    found = score_grid(codes, sizes, metrics=OTHERS, protocol=protocol, seed=seed)
-    numbers = {name: None if math.isnan(value) else value for name, value in found.by_name().items()}
-    return numbers | {"notes": list(found.notes)}
+    """All other scores, by name, of codes (images, N) of a full grid, with notes; None if a score is not defined."""
+    result = score_grid(codes, sizes, metrics=OTHERS, protocol=protocol, seed=seed)
+    names = [one.metric if one.name == "score" else f"{one.metric}_{one.name}" for one in result.scores]
+    values = [None if math.isnan(one.value) else one.value for one in result.scores]
+    return {**dict(zip(names, values)), "notes": list(result.notes)}
 
 
 def _protocol(seed: int) -> dict[str, Any]:
-    """Every constant of the scores, as their signatures have them."""
+    """All constants of the scores, from their signatures."""
     defaults = {
         function.__name__: {
             name: parameter.default

@@ -1,6 +1,6 @@
-"""What every model with units offers: images to units and back. Scores, pictures, pages and tables ask for this alone.
+"""The interface of all models with units, which is all that scores, pictures, pages and tables use.
 
-A model is a file here with a subclass of `UnitModel`, a class of options and a row of `config.MODELS`.
+A new model needs a file here with a subclass of `UnitModel`, a class of options and a row of `config.MODELS`.
 
 n images, B batch, N units, D token width, H W height and width of an image.
 """
@@ -17,30 +17,30 @@ from torch import Tensor, nn
 
 from unweave.config import MODELS, AnchorConfig, DataConfig, ModelConfig, Sampling, Solver
 from unweave.errors import UserError, require
-from unweave.models.images import check_images, normalise, to_uint8
+from unweave.models.pixels import check_images, normalise, to_uint8
 from unweave.nn.anchors import Anchors
 from unweave.nn.layers import Attention
 
 Progress = Callable[[int], None]
-"""Gets the number of images that are done."""
+"""Called with the number of images done."""
 
 
 class Losses(NamedTuple):
-    """What a training step minimises, and the named numbers that go into the record, `loss` among them."""
+    """The loss that a training step minimises, and the named numbers for the record, which include `loss`."""
 
     total: Tensor
     parts: dict[str, Tensor]
 
 
 class Codes(NamedTuple):
-    """What the units say of n images."""
+    """The units of n images."""
 
     scalars: np.ndarray
-    """(n, N) float32: one number per unit, as the encoder gives it."""
+    """(n, N) float32: one number per unit, the output of the encoder."""
     tokens: np.ndarray
-    """(n, N, D) float32: the token of each scalar; of a model without tokens the scalar itself, D = 1."""
+    """(n, N, D) float32: the token of each scalar; in a model without tokens the scalar itself, D = 1."""
     aligned: np.ndarray
-    """(n, N, D) float32: the token after the pull of its anchor, what the decoder was trained on."""
+    """(n, N, D) float32: the token aligned to its anchor, on which the decoder was trained."""
     anchors: np.ndarray
     """(n, N) int64: index of the Gaussian that each unit belongs to; 0 without anchors."""
 
@@ -48,8 +48,8 @@ class Codes(NamedTuple):
 class UnitModel(nn.Module, ABC):
     """Images to units and back.
 
-    A subclass says how a batch is trained on (`forward`), which `networks` it has, and how images become scalars
-    (`units_of`) and tokens images (`images_of`). The rest is here, and is replaced where a model has more to say.
+    A subclass defines the loss of a batch (`forward`), its `networks`, and the maps from images to scalars (`units_of`)
+    and from tokens to images (`images_of`). All other methods have defaults, which a subclass can override.
 
     Examples:
         >>> model = unweave.load("rooms-cpu")
@@ -58,11 +58,11 @@ class UnitModel(nn.Module, ABC):
     """
 
     config: Any
-    """Its options, of the class in its row of `MODELS`."""
+    """The options, of the class in the model's row of `MODELS`."""
     latent_shape: tuple[int, ...] = (0,)
-    """Shape of the noise that an image is drawn from; of size 0 where a decoder takes none."""
+    """Shape of the noise that an image is generated from; of size 0 if the decoder takes none."""
     fit_every_images: int = 0
-    """The anchors are fitted each time this many images were trained on, and at the end; 0: only then."""
+    """The anchors are fitted every time this many images have been trained on, and at the end; 0: at the end only."""
 
     def __init__(self, num_units: int, token_dim: int = 1, anchors: Anchors | None = None) -> None:
         super().__init__()
@@ -76,12 +76,12 @@ class UnitModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor, progress: float = 1.0) -> Losses:
-        """The loss of a batch (B, 3, H, W) in [-1, 1] when `progress`, 0 to 1, of a run is done; what is random comes
-        from torch's global generator."""
+        """The loss of a batch (B, 3, H, W) in [-1, 1] at `progress`, 0 to 1, of a run; random numbers come from torch's
+        global generator."""
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
-        """The learned parts by name. They have a moving average, `encoder` where the options of training say so."""
+        """The trained networks by name. Each has a moving average, `encoder` only with `train.ema_encoder`."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups of the optimiser, each with an `lr_ratio`: its learning rate in units of `train.lr`."""
@@ -89,7 +89,7 @@ class UnitModel(nn.Module, ABC):
         return [{"params": learned, "lr_ratio": 1.0}]
 
     def prepare(self, images: Tensor) -> str:
-        """Fits what is fixed while training, on images (n, 3, H, W) in [-1, 1]; returns a line about it."""
+        """Fits all that is fixed in training, to images (n, 3, H, W) in [-1, 1]; returns a line for the log."""
         del images
         return f"training {self.describe()}"
 
@@ -101,22 +101,20 @@ class UnitModel(nn.Module, ABC):
 
     @abstractmethod
     def images_of(self, tokens: Tensor, noise: Tensor, steps: int, solver: Solver) -> Tensor:
-        """Tokens (B, N, D) -> images (B, 3, H, W), about [-1, 1], from noise (B, *latent_shape) where there is any."""
+        """Tokens (B, N, D) and noise (B, *latent_shape) -> images (B, 3, H, W), about in [-1, 1]."""
 
     def tokens_of(self, scalars: Tensor) -> Tensor:
         """Scalars (B, N) -> tokens (B, N, D)."""
         return scalars.unsqueeze(2)
 
     def features_of(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> (B, d): the space of the Frechet distance without Inception's weights."""
+        """Images (B, 3, H, W) in [-1, 1] -> features (B, d) for the Fréchet distance without Inception's weights."""
         return self.units_of(images)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray | Tensor, batch_size: int = 256, progress: Progress | None = None) -> Codes:
-        """The units of images: uint8 (n, H, W, 3), or float in [0, 1]; an image's units do not depend on the others.
-
-        Raises `UserError` for other shapes, dtypes and ranges.
-        """
+        """The units of images, uint8 (n, H, W, 3) or float in [0, 1]. They do not depend on the other images. Raises
+        `UserError` for other shapes, dtypes and ranges."""
         check_images(images, self.config.image_size)
         batches: list[tuple[Tensor, ...]] = []
         with eval_mode(self):
@@ -142,7 +140,7 @@ class UnitModel(nn.Module, ABC):
 
     @torch.no_grad()
     def align(self, scalars: np.ndarray | Tensor) -> np.ndarray:
-        """The aligned tokens (n, N, D) of scalars (n, N): what `decode` takes."""
+        """The aligned tokens (n, N, D) of scalars (n, N), the input of `decode`."""
         values = torch.as_tensor(scalars, dtype=torch.float32).to(self.device)
         with eval_mode(self):
             return self.anchors.align(values, self.tokens_of(values), self.tokens_of).tokens.cpu().numpy()
@@ -160,10 +158,10 @@ class UnitModel(nn.Module, ABC):
     ) -> np.ndarray:
         """Images of tokens (n, N, D), uint8 (n, H, W, 3).
 
-        A diffusion model draws them by `steps` steps of a solver from `noise` (n or 1, C, h, w), one
-        row shared by all if there is one; without it each image draws its own under `seed`. A model without noise
-        ignores these four. Raises `UserError` for another shape of tokens or noise, another solver, or a number of
-        steps that it cannot take.
+        A diffusion model samples them in `steps` steps of a solver from `noise` (n or 1, C, h, w), where one row is
+        shared by all images; without it each image has its own noise from `seed`. A model without noise ignores these
+        four. Raises `UserError` for another shape of tokens or noise, an unknown solver, or an impossible number of
+        steps.
         """
         tokens = self._checked(tokens)
         if noise is None:
@@ -188,36 +186,36 @@ class UnitModel(nn.Module, ABC):
         progress: Progress | None = None,
         solver: Solver = Sampling.solver,
     ) -> Tensor:
-        """The noise (n, *latent_shape) from which `decode` draws images (n, H, W, 3) of tokens (n, N, D) again.
+        """The noise (n, *latent_shape) from which `decode` reconstructs images (n, H, W, 3) with tokens (n, N, D).
 
-        What the tokens do not say of an image stands in it: decoded from its own noise, with one unit changed, an image
-        keeps the rest. Of a model without noise, it is empty.
+        It holds what the tokens do not: an image decoded from its own noise with one unit changed keeps the rest. For a
+        model without noise it is empty.
         """
         del images, steps, batch_size, progress, solver
         return self.draw_noise(len(tokens), 0)
 
     def draw_noise(self, num: int, seed: int | torch.Generator) -> Tensor:
-        """(num, *latent_shape) standard normal start points; row i is the same whatever `num` is.
+        """(num, *latent_shape) standard normal noise; row i does not depend on `num`.
 
-        A generator instead of a seed continues from its state.
+        A generator in place of a seed is used, and advanced, as it is.
         """
         generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
         return torch.stack([torch.randn(self.latent_shape, generator=generator) for _ in range(num)])
 
     def untrained(self, seed: int) -> Self:
-        """The same model with fresh weights under `seed`, to compare units with."""
+        """The same model with initial weights from `seed`, as a baseline of its units."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return type(self)(self.config).to(self.device).eval()
 
-    # What pages say of it
+    # Descriptions
 
     def describe(self) -> str:
         """The method in a few words."""
         return type(self).__name__
 
     def facts(self) -> list[tuple[str, str]]:
-        """What a page or a card says of the model: headings, each with its text."""
+        """Facts about the model for a page or a card: headings, each with its text."""
         learned = sum(weights.numel() for network in self.networks().values() for weights in network.parameters())
         tokens = f" and a token of width {self.token_dim}" if self.token_dim > 1 else ""
         return [
@@ -226,7 +224,7 @@ class UnitModel(nn.Module, ABC):
         ]
 
     def attention_layers(self) -> list[Attention]:
-        """The cross-attention layers that look at the tokens; none where units act otherwise."""
+        """The layers of cross-attention to the tokens; empty if the model has none."""
         return []
 
     @property
@@ -244,16 +242,16 @@ class UnitModel(nn.Module, ABC):
 
 
 def make_model(config: ModelConfig) -> UnitModel:
-    """The model that options describe, with fresh weights."""
+    """The model for some options, with initial weights."""
     module, name = next(kind.model for kind in MODELS.values() if kind.options is type(config)).rsplit(".", 1)
     return getattr(importlib.import_module(module), name)(config)
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """A torch device by name; `auto` is the fastest one present. Raises `UserError` for one that is not there."""
+    """A torch device by name; `auto` is the accelerator if there is one. Raises `UserError` for a missing device."""
     if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found if found is not None else torch.device("cpu")
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator if accelerator is not None else torch.device("cpu")
     try:
         chosen = torch.device(name)
         torch.empty(0, device=chosen)
@@ -264,7 +262,7 @@ def find_device(name: str = "auto") -> torch.device:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode and back into the mode that it had."""
+    """Puts a model into eval mode, and afterwards back into its mode."""
     mode = model.training
     model.eval()
     try:

@@ -1,7 +1,7 @@
-"""EncDiff; with Dynamic Gaussian Anchoring and Skip Dropout it is DyGA (Jun et al., WACV 2025).
+"""EncDiff (Yang et al. 2024); with Dynamic Gaussian Anchoring and Skip Dropout it is DyGA (Jun et al. 2025).
 
     image -> tokenizer -> latent                          frozen
-    image -> encoder -> N scalars -> N tokens -> anchors  each token pulled towards its Gaussian
+    image -> encoder -> N scalars -> N tokens -> anchors  each unit is aligned to its Gaussian
     latent + noise, tokens -> denoiser -> prediction      the loss compares it with the target
 
 B batch, N units, D token width, C H W latent channels, height, width.
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from unweave.config import DiffusionConfig, Sampling, Solver
 from unweave.errors import require
 from unweave.models.base import Losses, Progress, UnitModel, eval_mode
-from unweave.models.images import check_images, normalise
+from unweave.models.pixels import check_images, normalise
 from unweave.models.tokenizer import make_tokenizer
 from unweave.nn.anchors import make_anchors
 from unweave.nn.encoder import FeatureExtractor
 from unweave.nn.layers import Attention
 from unweave.nn.noise import Schedule
-from unweave.nn.solver import Predict, invert, method
+from unweave.nn.solver import Predict, find_sampler, invert
 from unweave.nn.transformer import DenoisingTransformer
 from unweave.nn.unet import UNet
 
 
 class DiffusionModel(UnitModel):
-    """Units that steer a diffusion model by cross-attention."""
+    """A latent diffusion model conditioned on units by cross-attention."""
 
     config: DiffusionConfig
 
@@ -49,18 +49,21 @@ class DiffusionModel(UnitModel):
         self.schedule = Schedule(config.noise)
 
     def forward(self, images: Tensor, progress: float = 1.0, encoded: Tensor | None = None) -> Losses:
-        """The loss of a batch (B, 3, H, W) in [-1, 1] when `progress`, 0 to 1, of a run is done; noise and noise levels
-        come from torch's global generator. `encoded` are the images' latents where they are known, see `latents`."""
+        """The loss of a batch (B, 3, H, W) in [-1, 1] at `progress`, 0 to 1, of a run; noise and times are from torch's
+        global generator. `encoded` are the unscaled latents of the images if they are known, see `training.latents`."""
+        # latents, and the units as aligned tokens
         latents = self.tokenizer.encode(images) if encoded is None else encoded.float() * self.tokenizer.scale
         scalars, divergence = self.encoder.drawn_scalars(images)  # (B, N), (B,)
         aligned = self.anchors.align(scalars, self.encoder.tokens(scalars), self.encoder.tokens)  # tokens (B, N, D)
 
+        # the prediction from noisy latents and tokens, and its target
         times = self.schedule.draw_times(len(images), images.device)
         noise = torch.randn_like(latents)
         noisy = self.schedule.add_noise(latents, noise, times)
         prediction = self.denoiser(noisy, times, aligned.tokens)
         target = self.schedule.target(latents, noise, times)
 
+        # the loss, with the bottleneck of beta-VAE if there is one
         power = 1 if self.config.loss == "l1" else 2
         error = (prediction - target).abs() if power == 1 else (prediction - target).square()
         loss = (self.schedule.loss_weight(times, power) * error).mean()
@@ -87,8 +90,8 @@ class DiffusionModel(UnitModel):
         return self.encoder.features(images)
 
     def images_of(self, tokens: Tensor, noise: Tensor, steps: int, solver: Solver) -> Tensor:
-        """Latents of a decoder (`vq`) end at abar_0 as the published code does, others at abar = 1."""
-        latents = method(solver).solve(self.schedule, self._predict(tokens), noise, steps, self._end)
+        """With a `vq` tokenizer sampling ends at abar_0, as in the published code, otherwise at abar = 1."""
+        latents = find_sampler(solver).solve(self.schedule, self._predict(tokens), noise, steps, self._end)
         return self.tokenizer.decode(latents)
 
     @torch.no_grad()
@@ -101,10 +104,8 @@ class DiffusionModel(UnitModel):
         progress: Progress | None = None,
         solver: Solver = Sampling.solver,
     ) -> Tensor:
-        """As the base says, with the same steps and solver.
-
-        Raises `UserError` as `encode` and `decode` do, and without tokens for each image.
-        """
+        """See the base class; use the same steps and solver as in `decode`. Raises `UserError` as `encode` and `decode`
+        do, and unless there are tokens for each image."""
         check_images(images, self.config.image_size)
         tokens = self._checked(tokens)
         require(len(tokens) == len(images), f"{len(images)} images and tokens of {len(tokens)}: need as many of each")
@@ -120,7 +121,7 @@ class DiffusionModel(UnitModel):
         return torch.cat(noise)
 
     def untrained(self, seed: int) -> Self:
-        """The same model with an extractor of fresh weights, as nothing else in it reads an image."""
+        """The same model with an extractor of initial weights, the only part that scalars and features depend on."""
         other = copy.copy(self)
         other._modules = dict(self._modules)
         with torch.random.fork_rng(devices=[]):
@@ -140,10 +141,10 @@ class DiffusionModel(UnitModel):
         return [layer for name, layer in layers if name.endswith("cross_attention")]
 
     def _predict(self, tokens: Tensor) -> Predict:
-        """The denoiser, conditioned on these tokens."""
+        """The denoiser for these tokens."""
         return lambda noisy, times: self.denoiser(noisy, times, tokens)
 
     @property
     def _end(self) -> float:
-        """signal^2 where sampling ends."""
+        """signal^2 at the end of sampling."""
         return float(self.schedule.signal[0]) ** 2 if self.config.tokenizer.kind == "vq" else 1.0

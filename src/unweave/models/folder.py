@@ -1,6 +1,6 @@
-"""A model as a folder: `config.json`, `model.safetensors`, a card, and `names.json` where its units were given names.
+"""A model as a folder: `config.json`, `model.safetensors`, a card, and `names.json` if its units have names.
 
-The folder says all that is needed to use the model; nothing in it is code.
+The folder has all that is needed to use the model; nothing in it is code.
 """
 
 import json
@@ -38,7 +38,7 @@ def bundled() -> list[str]:
 
 
 def save_model(model: UnitModel, folder: Path) -> None:
-    """Writes the model folder, its card too, each file atomically. Raises `UserError` when it cannot be written."""
+    """Writes the model folder and its card, each file atomically. Raises `UserError` if it cannot be written."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path))
     config = {
@@ -54,15 +54,15 @@ def save_model(model: UnitModel, folder: Path) -> None:
 
 
 def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:
-    """Calls a unit of a model on this disk by a name, none if `text` is empty; returns the names that it then has.
+    """Names a unit of a model on this disk, or removes its name if `text` is empty; returns all names by unit.
 
-    Names stand beside the weights, so that training on leaves them. Raises `UserError` for a unit that the model has
-    not, for a name that does not fit a label, and for a model that is shared: bundled, or from the Hub.
+    Names have a file of their own, so that further training keeps them. Raises `UserError` for an unknown unit, a name
+    that is too long for a label, and a shared model: bundled, or from the Hub.
     """
     folder = find(name)
     require(
         Path(name).exists(),
-        f"{name} is not a folder of yours: copy {folder} to one, and name the units of that",
+        f"{name} is not a folder of yours: copy {folder} to one, and name the units of the copy",
     )
     num_units = _read_config(folder)[0].num_units
     require(0 <= unit < num_units, f"there is no unit {unit}: choose from 0 to {num_units - 1}")
@@ -75,9 +75,9 @@ def name_unit(name: str | Path, unit: int, text: str) -> dict[int, str]:
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> UnitModel:
-    """A model by folder, by run folder, by the name of a bundled one, or by its name on the Hugging Face Hub.
+    """A model by its folder, run folder, name as a bundled model, or name on the Hugging Face Hub.
 
-    Ready to encode and decode (eval mode). Raises `UserError` when there is none or a file in it is damaged.
+    Ready to encode and decode (eval mode). Raises `UserError` if there is none or a file of it is damaged.
     """
     folder = find(name)
     config, trained_on, history = _read_config(folder)
@@ -89,7 +89,9 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> UnitModel:
 
 
 def find(name: str | Path) -> Path:
-    """The folder of a model: `name` itself, its `model` folder when it is a run, a bundled one, or a download."""
+    """The folder of a model: `name` itself, its `model` folder if it is a run, a bundled one, or a download. Raises
+    `UserError` if there is none."""
+    # on this disk
     path = Path(name)
     for folder in (path, path / "model"):
         if (folder / WEIGHTS).is_file():
@@ -101,6 +103,8 @@ def find(name: str | Path) -> Path:
         )
     if path.exists():
         raise UserError(f"{path} holds no model: expected {CONFIG} and {WEIGHTS} there or in {path / 'model'}")
+
+    # bundled, or on the Hub
     if str(name) in bundled():
         return Path(str(resources.files("unweave") / "weights" / str(name)))
     try:
@@ -108,12 +112,12 @@ def find(name: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         raise UserError(
             f"no model {str(name)!r}: not a folder, not one of the bundled {bundled()}, "
-            "and the Hugging Face Hub did not give it"
+            "and it could not be downloaded from the Hugging Face Hub"
         ) from None
 
 
 def home(name: str | Path) -> Path:
-    """Where results and pictures of a model go: its run folder, or `runs/NAME` here for a model elsewhere."""
+    """The folder for results and pictures of a model: its run folder, or else `runs/NAME` in the working folder."""
     path = Path(name)
     for run in (path, path.parent):
         if (run / "config.json").is_file() and (run / "model" / WEIGHTS).is_file():
@@ -122,7 +126,7 @@ def home(name: str | Path) -> Path:
 
 
 def read_results(folder: Path, model: UnitModel, name: str = RESULTS) -> dict[str, Any] | None:
-    """The `results.json` (or the file `name`) in a folder, where there is one and it is of this model as it stands."""
+    """The content of `results.json` (or the file `name`) in a folder; None if it is missing or not of this model."""
     try:
         results = json.loads((folder / name).read_text())
     except (OSError, ValueError):

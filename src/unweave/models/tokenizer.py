@@ -1,7 +1,7 @@
-"""Tokenizers: image <-> latent, frozen while the diffusion model trains (Rombach et al. 2022).
+"""Tokenizers: image <-> latent, frozen while the diffusion model trains (Rombach et al. 2022; Esser et al. 2021).
 
-B batch, H W image height and width, C h w latent channels, height, width. Images are float in [-1, 1]. Each is made
-empty, then gets its state once, by `fit` or from a checkpoint; all of it is in its `state_dict`.
+B batch, H W image height and width, C h w latent channels, height, width. Images are float in [-1, 1]. A tokenizer is
+made without state and gets it once, by `fit` or from a checkpoint; all of it is in its `state_dict`.
 """
 
 import json
@@ -22,9 +22,9 @@ from unweave.files import write_atomically, write_text
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
 
-SMALLEST_PART = 1e-3  # of the largest component's standard deviation: below it whitening would only amplify rounding
+SMALLEST_PART = 1e-3  # of the largest component's standard deviation: below it whitening amplifies only rounding errors
 VQ_WEIGHTS = "diffusion_pytorch_model.safetensors"
-ARCHITECTURE = (  # the options of a VQModel that decide which weights fit it and what they compute
+ARCHITECTURE = (  # the options of a VQModel on which the shapes of its weights and its output depend
     "in_channels",
     "out_channels",
     "down_block_types",
@@ -41,7 +41,7 @@ ARCHITECTURE = (  # the options of a VQModel that decide which weights fit it an
 )
 
 
-OPTIONS = {  # of those, what they are called on the command line
+OPTIONS = {  # the names of some of these on the command line
     "block_out_channels": "vq.channels",
     "layers_per_block": "vq.num-res-blocks",
     "latent_channels": "channels",
@@ -59,7 +59,7 @@ class Pixels(nn.Module):
         self.scale: Tensor
 
     def fit(self, images: Tensor) -> str:
-        """Sets the scale from images (n, 3, H, W); returns a line about it. Raises `UserError` if they are constant."""
+        """Sets the scale from images (n, 3, H, W); returns a line for the log. Raises `UserError` for constant ones."""
         self.scale.fill_(_scale_of(images))
         return f"pixel tokenizer: images scaled by {self.scale.item():.3g}"
 
@@ -76,9 +76,9 @@ class Patch(nn.Module):
     """Latents are principal components of square patches, scaled so that they have unit variance overall.
 
     The components are orthonormal. With `whitening` 0 they keep their proportions, and noise in the latents is white
-    noise in the patches' subspace; with 1 each has unit variance, and noise hides all of them alike; between, a
+    noise in the subspace of the patches; with 1 each has unit variance, and noise hides all equally; in general a
     component of standard deviation s is divided by s ** whitening. Before `fit` the `scale` (C,) is NaN.
-    `variance_kept`, from 0 to 1, is the part of the patches' variance that the components hold.
+    `variance_kept`, from 0 to 1, is the fraction of the variance of the patches that the components explain.
     """
 
     def __init__(self, channels: int, patch_size: int, whitening: float) -> None:
@@ -95,14 +95,15 @@ class Patch(nn.Module):
         self.variance_kept: Tensor
 
     def fit(self, images: Tensor) -> str:
-        """PCA of all patches of images (n, 3, H, W); returns a line about it.
+        """PCA of all patches of images (n, 3, H, W); returns a line for the log.
 
-        The sign of a component makes its largest entry positive. Raises `UserError` when the patches do not vary.
+        The sign of a component makes its largest entry positive. Raises `UserError` if the patches do not vary.
         """
+        # principal components
         mean, covariance = _moments(images, self.patch_size)
         total = covariance.trace().item()
         require(
-            total > 1e-14,  # below it is rounding; NaN is not above it
+            total > 1e-14,  # smaller values are rounding errors; false for NaN
             "the images for the patch tokenizer are all one constant patch or not finite: it needs images that vary",
         )
         variances, vectors = torch.linalg.eigh(covariance)  # ascending
@@ -111,6 +112,8 @@ class Patch(nn.Module):
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         spread = variances.flip(0)[:channels].clamp_min(SMALLEST_PART**2 * variances[-1]).sqrt()
         kept = variances.flip(0)[:channels].sum().item()
+
+        # the state
         self.mean.copy_(mean.reshape(self.mean.shape))
         self.components.copy_((components * largest.sign()).reshape(self.components.shape))
         scale = spread**-self.whitening
@@ -136,11 +139,11 @@ class Patch(nn.Module):
 class VQ(nn.Module):
     """Latents are those of a diffusers VQModel before quantisation, scaled to unit standard deviation.
 
-    Decoding quantises first. `fit` reads the VQModel's weights from `config.folder`; after that they live in the
-    checkpoint of the model that the tokenizer is part of. `vq` is the VQModel, `scale` the published `scale_factor`.
+    Decoding quantises first. `fit` reads the weights of the VQModel from `config.folder`; afterwards they are in the
+    checkpoints of the model that has the tokenizer. `vq` is the VQModel, `scale` the published `scale_factor`.
     """
 
-    FIT_IMAGES = 512  # the published batch, whose standard deviation the scale is
+    FIT_IMAGES = 512  # as published, the scale is from one batch
 
     def __init__(self, config: TokenizerConfig, image_size: int) -> None:
         super().__init__()
@@ -150,10 +153,8 @@ class VQ(nn.Module):
         self.scale: Tensor
 
     def fit(self, images: Tensor) -> str:
-        """Reads the weights and sets the scale from images (n, 3, H, W); returns a line about it.
-
-        Raises `UserError` when the folder holds no VQModel or one that does not fit the config.
-        """
+        """Reads the weights and sets the scale from images (n, 3, H, W); returns a line for the log. Raises `UserError`
+        if the folder holds no VQModel or one that does not fit the config."""
         require(bool(self.folder), "the vq tokenizer needs a trained VQModel: name its folder, tokenizer.folder")
         read_vq(self.vq, Path(self.folder))
         self.scale.fill_(1)
@@ -163,7 +164,7 @@ class VQ(nn.Module):
         return f"vq tokenizer from {self.folder}: latents scaled by {self.scale.item():.3g}"
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode whatever is asked for: it is never trained here."""
+        """Stays in eval mode in any case, because it is never trained here."""
         del mode
         return super().train(False)
 
@@ -172,8 +173,8 @@ class VQ(nn.Module):
         return self.encode_unscaled(images) * self.scale
 
     def encode_unscaled(self, images: Tensor) -> Tensor:
-        """`encode` as the VQModel has it."""
-        # in the order of its axes: noise is drawn in the order of memory, and convolutions may leave another
+        """(B, 3, H, W) -> (B, C, h, w), the latents of the VQModel without the scale."""
+        # contiguous, because noise is drawn in memory order, which convolutions may change
         return self.vq.encode(images).latents.contiguous()  # pyright: ignore[reportAttributeAccessIssue]
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ Tokenizer = Pixels | Patch | VQ
 
 
 def make_tokenizer(config: TokenizerConfig, image_size: int) -> Tokenizer:
-    """The tokenizer that a config describes, without its state: `fit` it or load a checkpoint."""
+    """The tokenizer for some options, without its state: `fit` it or load a checkpoint."""
     if config.kind == "pixels":
         return Pixels()
     if config.kind == "patch":
@@ -194,8 +195,8 @@ def make_tokenizer(config: TokenizerConfig, image_size: int) -> Tokenizer:
 
 
 def make_vq(config: TokenizerConfig | VQGANConfig, image_size: int) -> "VQModel":
-    """A fresh diffusers VQModel of the configured sizes; with the defaults, the published first stage."""
-    from diffusers.models.autoencoders.vq_model import VQModel  # seconds to import, and only this tokenizer needs it
+    """A diffusers VQModel of the configured sizes with initial weights; by default, the published first stage."""
+    from diffusers.models.autoencoders.vq_model import VQModel  # takes seconds to import; only this tokenizer needs it
 
     levels = len(config.vq.channels)
     return VQModel(
@@ -214,10 +215,8 @@ def make_vq(config: TokenizerConfig | VQGANConfig, image_size: int) -> "VQModel"
 
 
 def read_vq(vq: "VQModel", folder: Path) -> None:
-    """Fills a VQModel with the weights of a diffusers folder (config.json and safetensors); nothing is downloaded.
-
-    Raises `UserError` when a file is missing or damaged or describes another architecture, naming the difference.
-    """
+    """Loads weights from a diffusers folder (config.json and safetensors) into a VQModel; nothing is downloaded. Raises
+    `UserError` if a file is missing or damaged, and with the difference if it has another architecture."""
     try:
         theirs: dict[str, Any] = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / VQ_WEIGHTS)
@@ -226,13 +225,15 @@ def read_vq(vq: "VQModel", folder: Path) -> None:
             f"tokenizer.folder {folder} holds no readable VQModel ({error}): it needs config.json and {VQ_WEIGHTS}"
         ) from None
     require(isinstance(theirs, dict), f"{folder / 'config.json'} should be a JSON object")
+
+    # the architecture must be the configured one
     for name in ARCHITECTURE:
-        here = vq.config[name]
-        there = theirs.get(name, here)
+        configured = vq.config[name]
+        value = theirs.get(name, configured)
         option = f" (--model.tokenizer.{OPTIONS[name]})" if name in OPTIONS else ""
         require(
-            there == (list(here) if isinstance(here, tuple) else here),
-            f"the VQModel in {folder} has {name} {there}, the config asks for {here}: choose alike{option}",
+            value == (list(configured) if isinstance(configured, tuple) else configured),
+            f"the VQModel in {folder} has {name} {value}, the config has {configured}: make them equal{option}",
         )
     try:
         vq.load_state_dict(weights)
@@ -241,17 +242,15 @@ def read_vq(vq: "VQModel", folder: Path) -> None:
 
 
 def write_vq(vq: "VQModel", folder: Path) -> None:
-    """Writes the folder that `read_vq` and diffusers read, each file atomically.
-
-    Raises `UserError` when it cannot be written.
-    """
+    """Writes the folder that `read_vq` and diffusers read, each file atomically. Raises `UserError` if it cannot be
+    written."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in vq.state_dict().items()}
     write_atomically(folder / VQ_WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
     write_text(folder / "config.json", vq.to_json_string())
 
 
 def _scale_of(values: Tensor) -> float:
-    """1 / standard deviation over all entries. Raises `UserError` when there is no finite one."""
+    """1 / standard deviation over all entries. Raises `UserError` if it is 0 or not finite."""
     std = values.std().item()
     require(
         0 < std < math.inf, f"the images for the tokenizer have standard deviation {std}: it needs several that vary"
@@ -260,8 +259,8 @@ def _scale_of(values: Tensor) -> float:
 
 
 def _moments(images: Tensor, patch_size: int, chunk: int = 64) -> tuple[Tensor, Tensor]:
-    """Mean (P,) and covariance (P, P) over all patches, P = 3 patch_size^2; float64 on the CPU, as not every device
-    has it. A few images at a time: what is freed again stays with the process, and with the workers that copy it."""
+    """Mean (P,) and covariance (P, P) over all patches, P = 3 patch_size^2; float64 on the CPU, because not every
+    device has it. In chunks, because a process, and the workers forked from it, keep memory that was once used."""
     width = 3 * patch_size**2
     total, product = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
     count = 0

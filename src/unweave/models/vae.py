@@ -1,6 +1,6 @@
 """Variational auto-encoders that disentangle by a penalty on their codes: beta-VAE, beta-TCVAE, FactorVAE, DIP-VAE.
 
-    image -> encoder -> a normal distribution for each of N units -> a draw -> decoder -> image
+    image -> encoder -> a normal distribution for each of N units -> a sample -> decoder -> image
 
 A unit's token is its scalar. B batch, N units.
 """
@@ -27,7 +27,7 @@ from unweave.nn.penalties import (
 
 
 class VAE(UnitModel):
-    """Images to units and back; trained by the evidence lower bound of Bernoulli pixels, and a penalty."""
+    """A VAE trained by the evidence lower bound with Bernoulli pixels, and a penalty on its codes."""
 
     config: VAEConfig
 
@@ -40,6 +40,7 @@ class VAE(UnitModel):
         self.discriminator = _perceptron(widths, 2) if config.penalty == "factor_vae" else None
 
     def forward(self, images: Tensor, progress: float = 1.0) -> Losses:
+        # the evidence lower bound, negative
         del progress
         mean, log_variance = self.encoder.posterior(images)
         codes = draw_normal(mean, log_variance)  # (B, N)
@@ -47,6 +48,8 @@ class VAE(UnitModel):
         reconstruction, kl = pixels.sum((1, 2, 3)).mean(), gaussian_kl(mean, log_variance).mean()
         bound, weight = reconstruction + kl, self.config.weight  # bound: of -log p(images), in nats per image
         parts = {"reconstruction": reconstruction, "kl": kl}
+
+        # the penalty
         if self.config.penalty == "beta_vae":
             loss = bound + (weight - 1) * kl
         elif self.config.penalty == "beta_tcvae":
@@ -58,7 +61,7 @@ class VAE(UnitModel):
         else:
             assert self.discriminator is not None
             parts["total_correlation"] = density_ratio(frozen(self.discriminator, codes))
-            # the discriminator learns from codes that are cut off from the encoder, in the same step
+            # the discriminator learns in the same step, from codes detached from the encoder
             joint, shuffled = codes.detach(), shuffle_units(codes.detach())
             parts["discriminator"] = discriminator_loss(self.discriminator(joint), self.discriminator(shuffled))
             loss = bound + weight * parts["total_correlation"] + parts["discriminator"]
@@ -79,7 +82,7 @@ class VAE(UnitModel):
         return self.encoder.scalars(images)
 
     def images_of(self, tokens: Tensor, noise: Tensor, steps: int, solver: Solver) -> Tensor:
-        """In one step, without noise: the means of the pixels."""
+        """The means of the pixels, in one step and without noise."""
         del noise, steps, solver
         return self.decoder(tokens.squeeze(2)).sigmoid() * 2 - 1
 
@@ -97,7 +100,7 @@ def _perceptron(widths: tuple[int, ...], out: int) -> nn.Sequential:
 
 
 def _decoder(config: VAEConfig) -> nn.Sequential:
-    """Codes (B, N) -> logits of the pixels (B, 3, H, W); of the kind of Locatello et al. (2019), table 1."""
+    """Codes (B, N) -> logits of the pixels (B, 3, H, W); similar to that of Locatello et al. (2019), table 1."""
     channels = config.decoder_channels
     side = config.image_size // 2 ** len(channels)
     widths = (config.num_units, *config.decoder_hidden, channels[0] * side**2)

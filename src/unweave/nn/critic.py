@@ -1,4 +1,4 @@
-"""The critic of the VQ first stage, and the weight of the adversarial loss (Esser et al. 2021).
+"""The critic of the VQ first stage, and the weight of the adversarial loss (VQ-GAN, Esser et al. 2021).
 
 B batch, C channels, H W height, width, h w those of the logits.
 """
@@ -19,7 +19,7 @@ LARGEST_WEIGHT = 1e4
 class PatchCritic(nn.Sequential):
     """PatchGAN (Isola et al. 2017): a logit for each patch of an image, high where it looks real.
 
-    (B, 3, H, W) -> (B, 1, h, w); with 3 layers, a 64 px image has 6 x 6 logits on 70 px patches that overlap.
+    (B, 3, H, W) -> (B, 1, h, w); with 3 layers, a 64 px image has 6 x 6 logits of overlapping 70 px patches.
     """
 
     def __init__(self, config: CriticConfig) -> None:
@@ -41,19 +41,19 @@ class PatchCritic(nn.Sequential):
 
 
 def hinge_loss(real: Tensor, drawn: Tensor) -> Tensor:
-    """What the critic minimises: logits above 1 on real images and below -1 on drawn ones cost nothing."""
+    """Loss of the critic (Lim and Ye 2017): 0 for logits above 1 on real images and below -1 on reconstructions."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + drawn).mean())
 
 
 def frozen(module: nn.Module, inputs: Tensor) -> Tensor:
-    """What the module says of the inputs; the gradient of it reaches the inputs and not the module."""
+    """The module's output, whose gradient reaches the inputs but not the module's weights."""
     return functional_call(module, {name: value.detach() for name, value in module.named_parameters()}, (inputs,))
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
     """|gradient of the reconstruction loss| / |gradient of the adversarial loss|, at most 10,000.
 
-    Weighed so, both losses move the weights `last` of the decoder's last layer alike (Esser et al. 2021, equation 7).
+    With this weight both losses have equal gradients in `last`, the decoder's last weights (Esser et al. 2021, eq. 7).
     """
     (by_reconstruction,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
     (by_critic,) = torch.autograd.grad(adversarial, last, retain_graph=True)

@@ -1,7 +1,7 @@
-"""Feature extractor: image -> N scalars -> N tokens, one small network per unit (Yang et al. 2024).
+"""Feature extractor: image -> N scalars -> N tokens, by one small MLP per unit (Yang et al. 2024; Jun et al. 2025).
 
 B batch, N units, D token width, H W image height and width.
-A token has no positional or unit embedding: each unit has its own MLP, so its tokens lie on a curve of their own.
+Tokens have no positional or unit embedding: each unit has its own MLP, so its tokens lie on a curve of their own.
 """
 
 import itertools
@@ -16,11 +16,11 @@ from unweave.errors import require
 from unweave.nn.penalties import draw_normal, gaussian_kl
 
 FIRST_LOG_VARIANCE = -2.0
-LOG_VARIANCES = (-12.0, 4.0)  # beyond these the noise is nothing, or all
+LOG_VARIANCES = (-12.0, 4.0)  # clamped to this range: outside it, noise is negligible or everything
 
 
 class UnitMLPs(nn.Module):
-    """N independent MLPs, one per unit, as one batched product per layer.
+    """N independent MLPs, one per unit, computed as one batched product per layer.
 
     `weights[l]` is (N, in, out) and `biases[l]` is (N, out): unit n's layer is x @ weights[l][n] + biases[l][n].
     """
@@ -35,7 +35,7 @@ class UnitMLPs(nn.Module):
         self.weights = nn.ParameterList(torch.empty(num_units, fan_in, fan_out) for fan_in, fan_out in pairs)
         self.biases = nn.ParameterList(torch.empty(num_units, fan_out) for _, fan_out in pairs)
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            bound = weight.shape[1] ** -0.5  # that of nn.Linear, for weights and biases alike
+            bound = weight.shape[1] ** -0.5  # that of nn.Linear, for both weights and biases
             nn.init.uniform_(weight, -bound, bound)
             nn.init.uniform_(bias, -bound, bound)
 
@@ -51,7 +51,7 @@ class UnitMLPs(nn.Module):
 
 
 class Residual(nn.Module):
-    """A residual block of a 3x3 and a 1x1 convolution, activations first (van den Oord et al. 2017)."""
+    """A pre-activation residual block of a 3x3 and a 1x1 convolution (van den Oord et al. 2017)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,12 +71,13 @@ class Residual(nn.Module):
 class Extractor(nn.Module):
     """Convolutions and fully connected layers to N scalars.
 
-    A variational one gives each scalar a normal distribution, see `posterior`. Raises `UserError` when the images are
-    too small for the number of convolutions.
+    If `variational`, each scalar has a normal distribution, see `posterior`. Raises `UserError` if the images are too
+    small for the number of convolutions.
     """
 
     def __init__(self, config: ExtractorConfig, image_size: int, variational: bool) -> None:
         super().__init__()
+        # the size of the last feature map
         padding = (config.stem_kernel - 1) // 2
         size = (image_size + 2 * padding - config.stem_kernel) // config.stem_stride + 1
         size //= 2 ** (len(config.channels) - 1)
@@ -84,12 +85,16 @@ class Extractor(nn.Module):
             size >= 1,
             f"encoder.channels has {len(config.channels)} convolutions: too many for {image_size} px images, use fewer",
         )
+
+        # convolutions
         stem = _conv_block(3, config.channels[0], config.stem_kernel, config.stem_stride, padding)
         blocks = [stem, *(_conv_block(a, b, 4, 2, 1) for a, b in itertools.pairwise(config.channels))]
         self.convs = nn.Sequential(*blocks)
         if config.trunk == "residual":
             del blocks[-2][-1]  # its ReLU
             self.convs.extend(_residuals(config.channels[-1]))
+
+        # fully connected layers
         widths = (config.channels[-1] * size**2, *config.hidden, config.num_units)
         layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
         self.head = nn.Sequential(*layers[:-1])  # the scalars themselves have no activation
@@ -99,7 +104,7 @@ class Extractor(nn.Module):
             nn.init.constant_(self.log_variance.bias, FIRST_LOG_VARIANCE)
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> (B, W), what the scalars are linear in."""
+        """Images (B, 3, H, W) in [-1, 1] -> features (B, F) of the last hidden layer, in which scalars are linear."""
         return self.head[:-1](self.convs(images).flatten(1))
 
     def scalars(self, images: Tensor) -> Tensor:
@@ -107,15 +112,15 @@ class Extractor(nn.Module):
         return self.head[-1](self.features(images))
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) in [-1, 1] -> mean, which is `scalars`, and log variance (B, N) of each scalar (Kingma
-        and Welling 2014)."""
+        """Images (B, 3, H, W) in [-1, 1] -> mean, equal to `scalars`, and log variance of each scalar, both (B, N)
+        (Kingma and Welling 2014)."""
         assert self.log_variance is not None
         features = self.features(images)
         return self.head[-1](features), self.log_variance(features).clamp(*LOG_VARIANCES)
 
 
 class FeatureExtractor(Extractor):
-    """An extractor, and an MLP for each unit that turns its scalar into a token."""
+    """An extractor, with an MLP per unit that maps its scalar to a token."""
 
     def __init__(self, config: EncoderConfig, image_size: int) -> None:
         super().__init__(config, image_size, variational=config.beta > 0)
@@ -128,15 +133,15 @@ class FeatureExtractor(Extractor):
         )
 
     def scalars(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N), in [-1, 1] where they are rounded to levels."""
+        """Images (B, 3, H, W) in [-1, 1] -> scalars (B, N), in [-1, 1] if they are rounded to levels."""
         scalars = super().scalars(images)
         return _nearest_level(scalars.tanh(), self.levels) if self.levels else scalars
 
     def drawn_scalars(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scalars (B, N) as training sees them, and their divergence from the standard normal prior (B,), in nats.
+        """Scalars (B, N) for training, and their KL divergence (B,) from the standard normal prior, in nats.
 
-        With a variational bottleneck they are drawn, while training, from their `posterior`. Without, they are
-        `scalars`, and the divergence is 0.
+        With a variational bottleneck, in training mode, they are samples from the `posterior`. Without one they are
+        `scalars` and the divergence is 0.
         """
         if self.log_variance is None:
             return self.scalars(images), images.new_zeros(len(images))
@@ -155,7 +160,7 @@ class FeatureExtractor(Extractor):
 
 
 def _nearest_level(x: Tensor, levels: int) -> Tensor:
-    """The nearest of `levels` values evenly spaced from -1 to 1; its derivative is 1 (Bengio et al. 2013)."""
+    """The nearest of `levels` even steps from -1 to 1, with a straight-through gradient (Bengio et al. 2013)."""
     nearest = ((x + 1) / 2 * (levels - 1)).round() / (levels - 1) * 2 - 1
     return x + (nearest - x).detach()
 

@@ -1,7 +1,7 @@
-"""Inception-v3 as FID has it: TensorFlow's network of 2015, whose weights pytorch-fid and torch-fidelity brought to
+"""The Inception-v3 of FID: TensorFlow's network of 2015, whose weights pytorch-fid and torch-fidelity converted to
 torch (`pt_inception-2015-12-05-6726825d.pth`). Names and shapes are those of that file.
 
-It differs from torchvision's: average pools do not count the padding, the last block pools by maxima, and there are
+It differs from torchvision's: average pools do not count the padding, the last block has a max pool, and there are
 1,008 classes. B batch, C H W of the feature maps.
 """
 
@@ -17,12 +17,12 @@ from unweave.nn.weights import read_tensors
 
 NUM_FEATURES = 2048
 SIZE = 299
-"""Width that images are brought to."""
-COUNTERS = ".num_batches_tracked"  # of the norms, which some files have and nothing needs
+"""Width to which images are resized."""
+COUNTERS = ".num_batches_tracked"  # of the norms: some files have it, nothing needs it
 
 Kernel = tuple[int, int]
 Step = tuple[int, Kernel] | tuple[int, Kernel, Kernel]
-"""Output channels and kernel of a convolution; two kernels are two convolutions of the same input, side by side."""
+"""Output channels and kernel of a convolution; two kernels are two parallel convolutions of the same input."""
 
 POINT, THREE, FIVE = (1, 1), (3, 3), (5, 5)
 ROW, COLUMN = (1, 7), (7, 1)
@@ -30,7 +30,7 @@ SHORT_ROW, SHORT_COLUMN = (1, 3), (3, 1)
 
 
 class Convolution(nn.Module):
-    """Convolution, norm, ReLU. Where it does not `pad`, it sees only places at which the kernel lies inside."""
+    """Convolution, batch norm, ReLU; with zero padding if `pad`."""
 
     def __init__(self, before: int, channels: int, kernel: Kernel, stride: int = 1, pad: bool = True) -> None:
         super().__init__()
@@ -44,25 +44,25 @@ class Convolution(nn.Module):
 
 
 def average(x: Tensor) -> Tensor:
-    """Mean of the up to nine neighbours that lie inside the map (B, C, H, W)."""
+    """3 x 3 average pool of stride 1 (B, C, H, W), without the padding in the mean."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def largest(x: Tensor) -> Tensor:
-    """Largest of the neighbours (B, C, H, W)."""
+    """3 x 3 max pool of stride 1 (B, C, H, W)."""
     return F.max_pool2d(x, 3, stride=1, padding=1)
 
 
 def halved(x: Tensor) -> Tensor:
-    """Largest of each 3 x 3 window, every other one: (B, C, H, W) -> (B, C, (H - 1) // 2, (W - 1) // 2)."""
+    """3 x 3 max pool of stride 2: (B, C, H, W) -> (B, C, (H - 1) // 2, (W - 1) // 2)."""
     return F.max_pool2d(x, 3, stride=2)
 
 
 class Block(nn.Module):
-    """Branches of convolutions side by side, and the block's input pooled. Convolutions are called as in the file.
+    """Parallel branches of convolutions, and the pooled input. Convolutions have the names of the file.
 
-    `branch_pool` goes on from the pooled input; without it, the pooled input itself is the last part of the output,
-    and the last convolution of each branch halves the width as the pool does.
+    `branch_pool` takes the pooled input; without it, the pooled input itself is the last part of the output, and the
+    last convolution of each branch halves the width as the pool does.
     """
 
     def __init__(self, before: int, pool: Callable[[Tensor], Tensor], **branches: Sequence[Step]) -> None:
@@ -83,17 +83,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W'), the branches in their order."""
-        found, pooled = [], self.pool(x)
+        outputs, pooled = [], self.pool(x)
         for branch, chain in self.branches.items():
             h = pooled if branch == "branch_pool" else x
             for names in chain:
                 h = torch.cat([self.get_submodule(name)(h) for name in names], dim=1)
-            found.append(h)
-        return torch.cat(found if "branch_pool" in self.branches else [*found, pooled], dim=1)
+            outputs.append(h)
+        return torch.cat(outputs if "branch_pool" in self.branches else [*outputs, pooled], dim=1)
 
 
 def _name(branch: str, num_steps: int, number: int, side: int, num_sides: int) -> str:
-    """`branch1x1`; `branch5x5_2` of several in a row; `branch3x3_2b` of two side by side."""
+    """`branch1x1`; `branch5x5_2` for one of several in a row; `branch3x3_2b` for one of two in parallel."""
     return (branch if num_steps == 1 else f"{branch}_{number}") + ("ab"[side] if num_sides > 1 else "")
 
 
@@ -134,7 +134,7 @@ def _crosses(before: int, pool: Callable[[Tensor], Tensor]) -> Block:
 
 
 class Inception(nn.Module):
-    """Images to the 2,048 features of FID."""
+    """Images to the 2,048 features of FID (Heusel et al. 2017)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,10 +165,8 @@ class Inception(nn.Module):
 
     @classmethod
     def read(cls, path: Path, device: torch.device | str = "cpu") -> "Inception":
-        """From the weights file of pytorch-fid and torch-fidelity, in eval mode.
-
-        Raises `UserError`, naming the file and the first tensor that is missing, odd or not known.
-        """
+        """From the weights file of pytorch-fid and torch-fidelity, in eval mode. Raises `UserError` with the file and
+        the first tensor that is missing, of another shape or unknown."""
         weights = read_tensors(path, "inception")
         with torch.device("meta"):
             network = cls()
@@ -188,10 +186,10 @@ class Inception(nn.Module):
         return network.float().to(device).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> features (B, 2048), means over the last map.
+        """Images (B, 3, H, W) in [-1, 1] -> features (B, 2048), means over the last feature map.
 
-        They are brought to 299 px as pytorch-fid does: bilinearly, corners not aligned, without smoothing.
-        torch-fidelity repeats TensorFlow 1's resizing, which is half a pixel off: its FID is another number.
+        Images are resized to 299 px as in pytorch-fid: bilinear, corners not aligned, no antialiasing. torch-fidelity
+        repeats the resizing of TensorFlow 1, which is off by half a pixel, so its FID is another number.
         """
         x = F.interpolate(images, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (B, 64, 147, 147)

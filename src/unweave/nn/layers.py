@@ -1,4 +1,4 @@
-"""Layers that both denoisers are built of.
+"""Layers of both denoisers.
 
 B batch, C channels, L positions, M tokens of a context, D their width.
 """
@@ -14,7 +14,7 @@ M = TypeVar("M", nn.Conv2d, nn.Linear)
 
 
 class Attention(nn.Module):
-    """Multi-head attention from a feature map to a context."""
+    """Multi-head attention from a feature map to a context (Vaswani et al. 2017)."""
 
     def __init__(self, channels: int, context_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Attention(nn.Module):
         return self.out(h.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, context: Tensor) -> Tensor:
-        """How much each position takes from each token, which `forward` does not say: (B, heads, L, M), 1 over M."""
+        """The attention weights (B, heads, L, M), which sum to 1 over M; `forward` does not return them."""
         query, key = self._split(self.query(x)), self._split(self.key_value(context).chunk(2, dim=-1)[0])
         return (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
 
@@ -40,7 +40,7 @@ class Attention(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of the time, cosines first, longest period 10,000 (Vaswani et al. 2017)."""
+    """Sinusoidal embedding of the time, cosines first, longest period 10,000 (Vaswani et al. 2017)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class TimeEmbedding(nn.Module):
 
 
 def zero_init(module: M) -> M:
-    """The module with all its parameters at 0: the branch that it ends starts as nothing."""
+    """The module with all its parameters set to 0: the branch that it ends has no effect at first."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

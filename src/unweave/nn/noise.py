@@ -1,4 +1,4 @@
-"""Noise levels, what the network predicts, and how a step's loss counts (Ho et al. 2020).
+"""Noise schedule, prediction targets and loss weights of the diffusion model.
 
 B batch, C H W of the latents. noisy = signal_t latent + sigma_t noise, with t counted from 0. On the
 variance-preserving path signal^2 = abar_t, the product of 1 - beta_s over s <= t (Ho et al. 2020), and sigma^2 =
@@ -12,10 +12,10 @@ from unweave.config import NoiseConfig
 
 
 class Schedule:
-    """Noise levels and the meaning of a prediction. Holds no weights and lives on no device.
+    """Noise levels and prediction targets. Has no weights and no device.
 
-    `signal`, `sigma` (num_steps,) float64. Times t are integer tensors (B,) from 0 to num_steps - 1. Every prediction
-    is a mixture a noise + b latent of the two things that a noisy latent is made of, `a`, `b` (num_steps,).
+    `signal`, `sigma` (num_steps,) float64. Times t are integer tensors (B,) from 0 to num_steps - 1. Every target is a
+    mixture a noise + b latent, `a`, `b` (num_steps,) float64.
     """
 
     def __init__(self, config: NoiseConfig) -> None:
@@ -39,7 +39,7 @@ class Schedule:
         self.weight = self._weights()
 
     def draw_times(self, num: int, device: torch.device) -> Tensor:
-        """Times (num,) to train at, from torch's global generator of that device.
+        """Random training times (num,), from torch's global generator of that device.
 
         `uniform`; or `logit_normal` (Esser et al. 2024): t = floor(T sigmoid(n)), n normal with mean `times_mean` and
         standard deviation `times_std`.
@@ -55,17 +55,17 @@ class Schedule:
         return signal * latents + sigma * noise
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should predict: a noise + b latent."""
+        """The prediction target (B, C, H, W): a noise + b latent."""
         a, b = self._at(t, latents, self.a, self.b)
         return a * noise + b * latents
 
     def to_latent(self, prediction: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """The clean latents (B, C, H, W) that a prediction amounts to: two equations, two unknowns."""
+        """The clean latents (B, C, H, W) that a prediction implies: two equations, two unknowns."""
         a, sigma, det = self._at(t, noisy, self.a, self.sigma, self._det)
         return (a * noisy - sigma * prediction) / det
 
     def to_noise(self, prediction: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """The noise (B, C, H, W) that a prediction amounts to."""
+        """The noise (B, C, H, W) that a prediction implies."""
         b, signal, det = self._at(t, noisy, self.b, self.signal, self._det)
         return (signal * prediction - b * noisy) / det
 
@@ -74,10 +74,10 @@ class Schedule:
         return self.signal * self.a - self.sigma * self.b
 
     def _weights(self) -> Tensor:
-        """(num_steps,): what the squared error of the prediction at each time is multiplied by.
+        """(num_steps,): weight of the squared error of the prediction at each time.
 
-        An error of the latent is det / sigma times as large in the prediction; `min_snr` (Hang et al. 2023) has the
-        squared error of the latent count min(SNR, gamma), whatever is predicted.
+        `min_snr` (Hang et al. 2023) gives the squared error of the latent the weight min(SNR, gamma), for every target.
+        An error of the latent is det / sigma times as large in the prediction.
         """
         if self.config.weighting == "none":
             return torch.ones_like(self.sigma)
@@ -85,12 +85,12 @@ class Schedule:
         return snr.clamp(max=self.config.snr_gamma) * (self.sigma / self._det) ** 2
 
     def loss_weight(self, t: Tensor, power: float) -> Tensor:
-        """(B, 1, 1, 1) float32: the weight at each time for an error to the `power`, 1 or 2."""
+        """(B, 1, 1, 1) float32: the weight at each time of an error to the `power` 1 or 2."""
         return (self.weight ** (power / 2)).float().to(t.device)[t, None, None, None]
 
     def _at(self, t: Tensor, like: Tensor, *tables: Tensor) -> Tensor:
-        """The tables' values at times t, (tables, B, 1, 1, 1), rounded once to the dtype of `like`.
+        """The values of the tables at times t, (tables, B, 1, 1, 1), on the device and in the dtype of `like`.
 
-        Rounded before they move, because not every device has float64.
+        They are rounded before they move, because not every device has float64.
         """
         return torch.stack(tables).to(like.dtype).to(like.device)[:, t, None, None, None]

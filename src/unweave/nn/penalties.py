@@ -1,7 +1,7 @@
-"""Penalties on codes, by which variational auto-encoders that disentangle differ from a plain one.
+"""Penalties on the codes of variational auto-encoders that disentangle.
 
-B batch, N units. Codes are drawn from q(z|x), normal with a mean and a log variance (B, N) for each image x; q(z) is
-its average over the images. All results are in nats, except for `covariance_penalty`.
+B batch, N units. Codes are sampled from q(z|x), normal with a mean and a log variance (B, N) for each image x; q(z) is
+its average over the images. All results are in nats, except that of `covariance_penalty`.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def draw_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """A draw from each of the normal distributions (B, N), through which gradients pass (Kingma and Welling 2014)."""
+    """A sample (B, N) of each normal distribution by the reparameterisation trick (Kingma and Welling 2014)."""
     return mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
 
 
@@ -24,8 +24,8 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 def total_correlation(codes: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(q(z) || prod_n q(z_n)) estimated with the batch's own posteriors as q(z): beta-TCVAE (Chen et al. 2018).
 
-    The paper's minibatch-weighted sampling differs by a constant, in which the number of images of the data set stands.
-    The estimate is biased downwards for small batches.
+    The paper's minibatch-weighted sampling differs by a constant that depends on the number of images of the data set.
+    The estimate is biased low, less so for large batches.
     """
     apart = codes.unsqueeze(1) - mean  # (B, B, N): code i under the posterior of image j
     log_density = -0.5 * (apart.square() / log_variance.exp() + log_variance + math.log(2 * math.pi))
@@ -35,18 +35,18 @@ def total_correlation(codes: Tensor, mean: Tensor, log_variance: Tensor) -> Tens
 
 
 def shuffle_units(codes: Tensor) -> Tensor:
-    """Codes (B, N) with each unit's values exchanged among the images: draws from prod_n q(z_n)."""
+    """Codes (B, N) with the values of each unit permuted among the images: samples of prod_n q(z_n)."""
     return torch.stack([unit[torch.randperm(len(unit), device=unit.device)] for unit in codes.unbind(1)], 1)
 
 
 def density_ratio(logits: Tensor) -> Tensor:
-    """log q(z) - log prod_n q(z_n), averaged over draws from q(z), by a discriminator's two logits (B, 2): an estimate
-    of the total correlation, exact for the best discriminator (Kim and Mnih 2018, equation 3)."""
+    """Total correlation, the mean of log q(z) - log prod_n q(z_n) over samples of q(z), from a discriminator's logits
+    (B, 2); exact for the optimal discriminator (Kim and Mnih 2018, equation 3)."""
     return (logits[:, 0] - logits[:, 1]).mean()
 
 
 def discriminator_loss(joint: Tensor, shuffled: Tensor) -> Tensor:
-    """Cross entropy of a discriminator's logits (B, 2) of codes and of shuffled ones (ibid., algorithm 2)."""
+    """Cross entropy of a discriminator's logits (B, 2) for codes and for shuffled codes (ibid., algorithm 2)."""
     labels = torch.arange(2, device=joint.device).repeat_interleave(len(joint))
     return F.cross_entropy(torch.cat([joint, shuffled]), labels)
 

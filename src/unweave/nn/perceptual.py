@@ -1,4 +1,4 @@
-"""Perceptual distance: how far the features of two images are apart in VGG16 (LPIPS, Zhang et al. 2018).
+"""Perceptual distance of two images in the features of VGG16 (LPIPS, Zhang et al. 2018).
 
 B batch, H W height, width, C h w those of a feature map.
 """
@@ -25,14 +25,12 @@ EPSILON = 1e-10
 class Perceptual:
     """LPIPS-VGG, version 0.1, as a function of two batches of images.
 
-    Not a module: its weights are never trained, and are in no checkpoint.
+    Not a module: its weights are never trained, and no checkpoint has them.
     """
 
     def __init__(self, backbone: Tensors, heads: Tensors, device: torch.device | str = "cpu") -> None:
         """`backbone` has features.0.weight, ..., or net.slice1.0.weight, ...; `heads` has lin0.model.1.weight, ...
-
-        Raises `UserError` for weights that are missing or have another shape.
-        """
+        Raises `UserError` for weights that are missing or have another shape."""
         by_place = {re.sub(PREFIX, "", name): value for name, value in backbone.items()}
         places, before = iter(PLACES), 3
         self.stages: list[list[tuple[Tensor, Tensor]]] = []
@@ -50,14 +48,12 @@ class Perceptual:
 
     @classmethod
     def read(cls, backbone: Path, heads: Path, device: torch.device | str = "cpu") -> "Perceptual":
-        """From two files of torch's (they may be one and the same), read as weights only: no code in them is run.
-
-        Raises `UserError` when one cannot be read or holds something else.
-        """
+        """From two files of torch (which may be the same), read as weights only: no code in them is run. Raises
+        `UserError` if one cannot be read or has other content."""
         return cls(read_tensors(backbone, "perceptual.backbone"), read_tensors(heads, "perceptual.heads"), device)
 
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
-        """Distance (B,) of images (B, 3, H, W) in [-1, 1] from others of the same shape; 0 from themselves."""
+        """LPIPS distances (B,) of images (B, 3, H, W) in [-1, 1] from others of the same shape; 0 for equal images."""
         distance = torch.zeros(len(images), device=images.device)
         for ours, theirs, head in zip(self.features(images), self.features(others), self.heads):
             squares = (F.normalize(ours, eps=EPSILON) - F.normalize(theirs, eps=EPSILON)).square()  # (B, C, h, w)
@@ -65,21 +61,21 @@ class Perceptual:
         return distance
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The five feature maps (B, C, h, w), C = 64, 128, 256, 512, 512, each of half the width of the one before."""
-        found: list[Tensor] = []
+        """The five feature maps (B, C, h, w), C = 64, 128, 256, 512, 512, each half as wide as the one before."""
+        maps: list[Tensor] = []
         x = (images - self.shift) / self.scale
         for stage, convolutions in enumerate(self.stages):
             if stage > 0:
                 x = F.max_pool2d(x, 2)
             for weight, bias in convolutions:
                 x = F.relu(F.conv2d(x, weight, bias, padding=1))
-            found.append(x)
-        return found
+            maps.append(x)
+        return maps
 
 
 def _entry(weights: Tensors, name: str, shape: tuple[int, ...], prefix: str = "") -> Tensor:
-    found = weights.get(name)
-    if found is None or tuple(found.shape) != shape:
-        has = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+    tensor = weights.get(name)
+    if tensor is None or tuple(tensor.shape) != shape:
+        has = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
         raise UserError(f"the perceptual weights are not those of LPIPS-VGG: {prefix}{name} {has}, not {shape}")
-    return found.detach().float()
+    return tensor.detach().float()

@@ -1,8 +1,9 @@
-"""From noise to latents along the probability flow, and back (Song et al. 2021; Lu et al. 2022).
+"""Samplers along the probability flow, from noise to latents and back: DDIM (Song et al. 2021), DPM-Solver++ (Lu et al.
+2022).
 
-B batch, C H W of the latents. What a network predicts at a time is a latent and a noise; a step puts them together anew
-at the next level, x = signal' latent + sigma' noise. That is DDIM, and on the straight path of `flow` Euler's method.
-DPM-Solver++ takes the same step with the latent that half the way to the next level is likely to have.
+B batch, C H W of the latents. A network's prediction at a time gives a latent and a noise; a step combines them at the
+next level, x = signal' latent + sigma' noise. That is DDIM, and on the straight path of `flow` Euler's method.
+DPM-Solver++ takes the same step with the latent extrapolated to half the way.
 """
 
 import math
@@ -18,11 +19,11 @@ from unweave.nn.noise import Schedule
 Predict = Callable[[Tensor, Tensor], Tensor]
 """A network: noisy latents (B, C, H, W) and times (B,) -> its prediction (B, C, H, W)."""
 
-NUM_PASSES = 5  # of a step back; each brings it some two to four times as close
+NUM_PASSES = 5  # per inverted step; each reduces its error by a factor of two to four
 
 
 class Level(NamedTuple):
-    """How much of a noisy latent is latent, and how much noise."""
+    """The coefficients of latent and noise in a noisy latent."""
 
     signal: float
     sigma: float
@@ -34,7 +35,7 @@ class Level(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The network is asked at `time`, which is at level `here`; the step leads to level `there`."""
+    """A step from level `here`, at which the network is evaluated with `time`, to level `there`."""
 
     time: int
     here: Level
@@ -53,9 +54,9 @@ def ddim(
 ) -> Tensor:
     """DDIM from `noise` (B, C, H, W) at the largest of `num_steps` times to latents (Song et al. 2021, eq. 12).
 
-    `end` is signal^2 after the last step: 1.0 leaves no noise; abar_0, as the published sampler has it, leaves some,
-    which its decoder's codebook absorbs (`flow` always ends at 1). `eta` above 0 adds fresh noise, drawn from
-    `generator`. Raises `UserError` when `num_steps` does not divide the schedule, and for `eta` with `flow`.
+    `end` is signal^2 after the last step: 1.0 leaves no noise; abar_0, as in the published sampler, leaves some, which
+    the codebook of its decoder absorbs (`flow` always ends at 1). `eta` above 0 adds fresh noise from `generator`.
+    Raises `UserError` if `num_steps` does not divide the schedule, and for `eta` with `flow`.
     """
     assert eta == 0 or generator is not None
     require(
@@ -75,11 +76,11 @@ def ddim(
 
 @torch.no_grad()
 def dpm(schedule: Schedule, predict: Predict, noise: Tensor, num_steps: int, end: float = 1.0) -> Tensor:
-    """DPM-Solver++(2M) from `noise` (B, C, H, W) to latents (Lu et al. 2022, algorithm 2): an error of second order.
+    """DPM-Solver++(2M) from `noise` (B, C, H, W) to latents (Lu et al. 2022, algorithm 2), of second order.
 
-    The latent half a step ahead in lambda = log(signal / sigma), on the line through the last two predictions, stands
-    for the whole step. The first step has no prediction before it, and a step that leaves no noise is infinitely long:
-    both are DDIM's. Arguments as for `ddim`. Raises `UserError` when the schedule has not so many steps.
+    A step uses the latent half a step ahead in lambda = log(signal / sigma), extrapolated from the last two
+    predictions. The first step, which has no earlier prediction, and a step that leaves no noise, which is infinitely
+    long, are DDIM's. Arguments as for `ddim`. Raises `UserError` if the schedule has fewer steps.
     """
     x, before, length_before = noise, None, math.inf
     for t, here, there in _steps(schedule, dpm_times(schedule, num_steps), end):
@@ -96,8 +97,8 @@ def dpm(schedule: Schedule, predict: Predict, noise: Tensor, num_steps: int, end
 def ddim_times(schedule: Schedule, num_steps: int) -> list[int]:
     """The times of `num_steps` steps, ascending and evenly spaced: 1, 11, ..., 991 for 100 steps of 1,000.
 
-    They start at 1, not 0: the numbering of the published sampler. Those of `flow` end at the last time, which is
-    noise alone: 9, 19, ..., 999.
+    They start at 1, not 0, as in the published sampler. Those of `flow` end at the last time, which is pure noise: 9,
+    19, ..., 999. Raises `UserError` as `ddim` does.
     """
     total = schedule.num_steps
     require(
@@ -110,10 +111,10 @@ def ddim_times(schedule: Schedule, num_steps: int) -> list[int]:
 
 
 def dpm_times(schedule: Schedule, num_steps: int) -> list[int]:
-    """The times of `num_steps` steps, ascending, evenly spaced in lambda = log(signal / sigma) as whole times can be.
+    """The times of `num_steps` steps, ascending: the whole times nearest to even steps of lambda = log(signal / sigma).
 
-    From 1, as those of DDIM, or 0 for `flow`, to the last time that has any signal. Whole times near the first lie wide
-    apart in lambda: of many steps, those that fall together are taken once.
+    From 1, as for DDIM, or 0 for `flow`, to the last time that has any signal. Whole times near the first are far apart
+    in lambda, so several of many steps may have the same nearest time; it is taken once. Raises `UserError` as `dpm`.
     """
     total = schedule.num_steps
     require(0 < num_steps < total, f"{num_steps} sampling steps: choose from 1 to {total - 1}")
@@ -132,7 +133,7 @@ def _steps(schedule: Schedule, times: list[int], end: float) -> list[Step]:
 
 
 def _parts(schedule: Schedule, predict: Predict, x: Tensor, time: int) -> tuple[Tensor, Tensor]:
-    """The latent and the noise that the network sees in x (B, C, H, W)."""
+    """The network's latent and noise for x (B, C, H, W)."""
     t = torch.full((len(x),), time, device=x.device)
     prediction = predict(x, t)
     return schedule.to_latent(prediction, x, t), schedule.to_noise(prediction, x, t)
@@ -143,21 +144,21 @@ def _fresh_noise_scale(here: Level, there: Level) -> float:
     return there.sigma / here.sigma * (1 - (here.signal / there.signal) ** 2) ** 0.5
 
 
-class Method(NamedTuple):
-    """A way to sample: the solver, the times that it asks the network at, and the order of its error in the steps."""
+class Sampler(NamedTuple):
+    """A solver, the times at which it evaluates the network, and its order of convergence."""
 
     solve: Callable[[Schedule, Predict, Tensor, int, float], Tensor]
     times: Callable[[Schedule, int], list[int]]
     order: int
 
 
-METHODS = {"ddim": Method(ddim, ddim_times, 1), "dpm": Method(dpm, dpm_times, 2)}
+SAMPLERS = {"ddim": Sampler(ddim, ddim_times, 1), "dpm": Sampler(dpm, dpm_times, 2)}
 
 
-def method(solver: str) -> Method:
-    """A method by name. Raises `UserError` for one that there is not."""
-    require(solver in METHODS, f"solver is {solver!r}: choose from {', '.join(METHODS)}")
-    return METHODS[solver]
+def find_sampler(solver: str) -> Sampler:
+    """A sampler by name. Raises `UserError` for an unknown one."""
+    require(solver in SAMPLERS, f"solver is {solver!r}: choose from {', '.join(SAMPLERS)}")
+    return SAMPLERS[solver]
 
 
 @torch.no_grad()
@@ -172,24 +173,25 @@ def invert(
 ) -> Tensor:
     """The noise (B, C, H, W) from which a solver's `num_steps` steps lead to `latents`.
 
-    A step back asks the network where it arrives, which is not known yet: `num_passes` guesses each take its answer at
-    the guess before, the first at where the step starts. One pass of `ddim` is the inversion of Song et al. (2021) and
-    many are its exact inverse; that of `dpm` has an error of second order. What the network would never draw, as the
-    grain of a photograph, comes back in part only. Raises `UserError` as the solver does.
+    A step back needs the network's prediction at its end, which is not known yet. It is found by fixed-point iteration:
+    each of `num_passes` evaluates the network at the result of the pass before, the first at the start of the step. One
+    pass of `ddim` is the inversion of Song et al. (2021), many are its exact inverse; that of `dpm` has an error of
+    second order. Details that the network never generates, such as film grain, are recovered in part only. Raises
+    `UserError` as the solver does.
     """
-    x, before = latents, None
-    for t, here, there in reversed(_steps(schedule, method(solver).times(schedule, num_steps), end)):
+    sampler, x, before = find_sampler(solver), latents, None
+    for t, here, there in reversed(_steps(schedule, sampler.times(schedule, num_steps), end)):
         power = here.signal**2 + here.sigma**2
         guess = latent = x
         for _ in range(num_passes):
             latent, _ = _parts(schedule, predict, guess, t)
-            # the latent of half the step; at a step to no noise at all, which is infinitely long, that of its start
+            # the latent at half the step; for a step to no noise, which is infinitely long, that at its start
             half = latent if before is None else (latent + before) / 2
             noise = (guess - here.signal * half) / here.sigma
-            # x in the guess and its velocity: neither coefficient of the guess can be 0, on no path
+            # x from the guess and its velocity: on no path can a coefficient of the guess be 0
             velocity = (here.signal * noise - here.sigma * half) / power
             turned = x + (there.signal * here.sigma - there.sigma * here.signal) * velocity
             guess = power * turned / (there.signal * here.signal + there.sigma * here.sigma)
         x = guess
-        before = latent if method(solver).order == 2 else None
+        before = latent if sampler.order == 2 else None
     return x

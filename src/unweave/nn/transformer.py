@@ -1,8 +1,8 @@
-"""A denoiser without convolutions: each position of the noisy latent, on its own, asks the units what it should be.
+"""A denoiser without convolutions: each position of the noisy latent attends to the units on its own.
 
-B batch, N units, D token width, C h w of the latents, L = h w positions, W width of the network. Blocks are those of
-Peebles and Xie (2023), scaled, shifted and gated by the time, with cross-attention to the units in the place of
-self-attention. Positions then exchange nothing: what they have in common must come from the units.
+B batch, N units, D token width, C h w of the latents, L = h w positions, W width of the network. Blocks follow DiT
+(Peebles and Xie 2023), scaled and shifted by the time, with cross-attention to the units in place of self-attention.
+Positions exchange no information, so all that they share must come from the units.
 """
 
 import torch
@@ -14,7 +14,7 @@ from unweave.nn.layers import Attention, TimeEmbedding, zero_init
 
 
 class Block(nn.Module):
-    """Self-attention if it has that, cross-attention to the tokens, feed-forward; each steered by the time code."""
+    """Optional self-attention, cross-attention to the tokens, feed-forward; each modulated by the time code."""
 
     def __init__(self, config: TransformerConfig, token_dim: int) -> None:
         super().__init__()
@@ -26,16 +26,16 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, time_code: Tensor, tokens: Tensor) -> Tensor:
         """h (B, L, W), time_code (B, W), tokens (B, N, D) -> (B, L, W)."""
-        steer = iter(self.film(time_code).unsqueeze(1).chunk(6 if self.self_attention else 4, dim=2))
+        film = iter(self.film(time_code).unsqueeze(1).chunk(6 if self.self_attention else 4, dim=2))
         if self.self_attention is not None:
-            x = _modulate(h, next(steer), next(steer))
+            x = _modulate(h, next(film), next(film))
             h = h + self.self_attention(x, x)
-        h = h + self.cross_attention(_modulate(h, next(steer), next(steer)), tokens)
-        return h + self.feed_forward(_modulate(h, next(steer), next(steer)))
+        h = h + self.cross_attention(_modulate(h, next(film), next(film)), tokens)
+        return h + self.feed_forward(_modulate(h, next(film), next(film)))
 
 
 class DenoisingTransformer(nn.Module):
-    """The denoising network. Predicts what `NoiseConfig.prediction` says from a noisy latent, its time and tokens."""
+    """The denoising network. Predicts `NoiseConfig.prediction` from a noisy latent, its time and tokens."""
 
     def __init__(self, config: TransformerConfig, latent_channels: int, latent_size: int, token_dim: int) -> None:
         super().__init__()
@@ -58,5 +58,5 @@ class DenoisingTransformer(nn.Module):
 
 
 def _modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Normalised, then scaled and shifted by the time: h (B, L, W), scale and shift (B, 1, W)."""
+    """Layer norm of h (B, L, W), then scale and shift (B, 1, W)."""
     return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale)

@@ -1,8 +1,8 @@
-"""Cross-attention U-Net with Skip Dropout: noisy latent, time and tokens -> prediction (Jun et al. 2025).
+"""Cross-attention U-Net with Skip Dropout (Jun et al. 2025): noisy latent, time and tokens -> prediction.
 
 B batch, N units, D token width, C channels, H W height and width of a feature map, L = H W, T width of the time code.
-Residual blocks follow Dhariwal and Nichol (2021), transformer blocks Rombach et al. (2022). The tokens enter in one
-place only: as the context of every cross-attention.
+Residual blocks follow Dhariwal and Nichol (2021), transformer blocks Rombach et al. (2022). Tokens enter the network
+only as the context of every cross-attention.
 """
 
 import math
@@ -19,7 +19,7 @@ Resample = Literal["keep", "down", "up"]
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions around a scale and shift by the time code; may halve or double the width."""
+    """Two 3x3 convolutions with a scale and shift by the time code between; may halve or double the width."""
 
     def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, resample: Resample = "keep") -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Transformer(nn.Module):
     def __init__(self, channels: int, token_dim: int, config: UNetConfig) -> None:
         super().__init__()
         self.norm = _group_norm(channels, config, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels)  # at one position, what a 1x1 convolution is
+        self.proj_in = nn.Linear(channels, channels)  # equals a 1x1 convolution
         self.self_norm = nn.LayerNorm(channels) if config.self_attention else None
         self.self_attention = Attention(channels, channels, config.num_heads) if config.self_attention else None
         self.cross_norm = nn.LayerNorm(channels)
@@ -88,7 +88,7 @@ class Transformer(nn.Module):
 
 
 class Stage(nn.Module):
-    """A residual block, then attention if the stage has it, then a second residual block if it has that."""
+    """A residual block, optionally attention, optionally a second residual block."""
 
     def __init__(self, first: ResBlock, attention: Transformer | None = None, second: ResBlock | None = None) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Stage(nn.Module):
 
 
 class SkipDropout(nn.Module):
-    """Drops channels (or elements) of skip connections of some widths while training (Jun et al. 2025)."""
+    """Skip Dropout (Jun et al. 2025): drops channels (or elements) of skips of the configured widths, in training."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class SkipDropout(nn.Module):
         self.mode = config.skip_dropout_mode
 
     def forward(self, skip: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same; what is kept is scaled by 1 / (1 - p), which preserves the mean."""
+        """(B, C, H, W) -> the same shape; what is kept is scaled by 1 / (1 - p), which preserves the mean."""
         if skip.shape[-1] not in self.widths:
             return skip
         drop = F.dropout2d if self.mode == "channel" else F.dropout
@@ -123,13 +123,14 @@ class SkipDropout(nn.Module):
 
 
 class UNet(nn.Module):
-    """The denoising network. Predicts what `NoiseConfig.prediction` says from a noisy latent, its time and tokens.
+    """The denoising network. Predicts `NoiseConfig.prediction` from a noisy latent, its time and tokens.
 
-    Attends to the tokens at `attention_widths` and in the middle; drops from the skips at `skip_dropout_widths`.
+    It attends to the tokens at `attention_widths` and in the middle block, and drops skips at `skip_dropout_widths`.
     """
 
     def __init__(self, config: UNetConfig, latent_channels: int, latent_size: int, token_dim: int) -> None:
         super().__init__()
+        # time code and stem
         self.time_embedding = TimeEmbedding(config.channels)
         time_width = 4 * config.channels
         self.time_mlp = nn.Sequential(
@@ -137,6 +138,8 @@ class UNet(nn.Module):
         )
         self.stem = nn.Conv2d(latent_channels, config.channels, 3, padding=1)
         self.skip_dropout = SkipDropout(config)
+
+        # down-sampling stages, the middle block, up-sampling stages
         self.down, skips = _down_stages(config, latent_size, token_dim)
         deepest = skips[-1]
         self.middle = Stage(
@@ -145,6 +148,8 @@ class UNet(nn.Module):
             ResBlock(deepest, deepest, config),
         )
         self.up = _up_stages(config, latent_size, token_dim, skips)
+
+        # output layer
         out_channels = config.channels * config.multipliers[0]
         self.head = nn.Sequential(
             _group_norm(out_channels, config),
@@ -168,7 +173,7 @@ class UNet(nn.Module):
 
 
 def _down_stages(config: UNetConfig, latent_size: int, token_dim: int) -> tuple[nn.ModuleList, list[int]]:
-    """The stages on the way down, and the channels of the skips: the stem's, then each stage's."""
+    """The down-sampling stages, and the channels of the skips: the stem's, then each stage's."""
     stages, skips = nn.ModuleList(), [config.channels]
     for level, multiplier in enumerate(config.multipliers):
         channels = config.channels * multiplier
@@ -184,7 +189,7 @@ def _down_stages(config: UNetConfig, latent_size: int, token_dim: int) -> tuple[
 
 
 def _up_stages(config: UNetConfig, latent_size: int, token_dim: int, skips: list[int]) -> nn.ModuleList:
-    """The stages on the way up, one for each skip, last skip first."""
+    """The up-sampling stages, one per skip, from the last skip to the first."""
     stages, below = nn.ModuleList(), skips[-1]
     for level, multiplier in reversed(list(enumerate(config.multipliers))):
         channels = config.channels * multiplier

@@ -1,4 +1,4 @@
-"""Weights that a user brings: files of torch's, of which only tensors are read."""
+"""Reading files of weights that a user names: files of torch, from which only tensors are read."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,10 +12,8 @@ Tensors = dict[str, Tensor]
 
 
 def read_tensors(path: Path, option: str) -> Tensors:
-    """The state dict in a file, on the CPU, read as weights only: no code in it is run.
-
-    Raises `UserError`, beginning with the option that named the file, when it cannot be read or holds something else.
-    """
+    """The state dict in a file, on the CPU, read as weights only: no code in it is run. Raises `UserError`, which
+    begins with the option that named the file, if it cannot be read or has other content."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError) as error:

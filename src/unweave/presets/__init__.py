@@ -1,4 +1,4 @@
-"""Tables of presets: a row is a whole run, every value of it visible. The command line overrides a row."""
+"""Tables of presets: each row is a complete run, with all values visible. The command line overrides single options."""
 
 from unweave.config import RunConfig
 from unweave.presets.base import Preset

@@ -1,4 +1,4 @@
-"""What a preset is."""
+"""The type of a preset."""
 
 from typing import Generic, NamedTuple, TypeVar
 
@@ -8,7 +8,7 @@ C = TypeVar("C", RunConfig, VQRunConfig)
 
 
 class Preset(NamedTuple, Generic[C]):
-    """A run and what it is for."""
+    """The options of a run, and a line about it."""
 
     about: str
     config: C

@@ -1,4 +1,4 @@
-"""Presets for a CPU: minutes, on images that are drawn here. docs/minutes.md measures each choice."""
+"""Presets for a CPU, on generated images: training takes minutes. docs/minutes.md measures each choice."""
 
 from dataclasses import replace
 
@@ -23,9 +23,10 @@ ROOMS = DataConfig("rooms", fixed=("floor_hue=0", "orientation=7"), held_out=0.1
 def cpu_model(num_units: int, channels: int, beta: float = 0.0) -> DiffusionConfig:
     """A model whose step takes some tens of milliseconds on one core. docs/minutes.md measures each choice.
 
-    Each 8 px patch is a position of the latent. The denoiser sees a position and the units, no other position, and
-    predicts v: noise prediction starves the units of gradient at this scale. Whitening lets small things count. `beta`
-    is for data whose factors the units would otherwise share out among themselves, as the two of a position.
+    Each 8 px patch is a position of the latent. At each position the denoiser sees that position and the units, no
+    other position. It predicts v, because noise prediction gives the units too little gradient at this scale. Whitening
+    raises the weight of small details. `beta` helps where units would otherwise mix factors, such as the two
+    coordinates of a position.
     """
     return DiffusionConfig(
         image_size=32,
@@ -66,7 +67,7 @@ CPU_TRAIN = TrainConfig(
 
 CPU: dict[str, Preset[RunConfig]] = {
     "rooms-cpu": Preset(
-        "rooms with four free factors (wall hue, object hue, scale, shape) at 32 px; minutes on two cores",
+        "rooms with four free factors (wall hue, object hue, scale, shape) at 32 px; takes minutes on two cores",
         RunConfig(
             data=ROOMS,
             model=cpu_model(num_units=10, channels=20),
@@ -74,7 +75,7 @@ CPU: dict[str, Preset[RunConfig]] = {
         ),
     ),
     "rooms-cpu-long": Preset(
-        "rooms with all six factors at 32 px; a longer sitting on two cores",
+        "rooms with all six factors at 32 px; takes longer, on two cores",
         RunConfig(
             data=DataConfig("rooms"),
             model=cpu_model(num_units=30, channels=20),
@@ -82,7 +83,7 @@ CPU: dict[str, Preset[RunConfig]] = {
         ),
     ),
     "sprites-cpu": Preset(
-        "dsprites with all five factors at 32 px; a longer sitting on two cores",
+        "dsprites with all five factors at 32 px; takes longer, on two cores",
         RunConfig(
             data=DataConfig("dsprites", cache_gb=2.5),
             model=cpu_model(num_units=10, channels=40, beta=2.0),
@@ -90,7 +91,7 @@ CPU: dict[str, Preset[RunConfig]] = {
         ),
     ),
     "tiny": Preset(
-        "rooms with two free factors and a very small model: seconds, for a first look and for tests",
+        "rooms with two free factors and a very small model; takes seconds, for a first try and for tests",
         RunConfig(
             data=DataConfig("rooms", fixed=("floor_hue=0", "wall_hue=5", "scale=4", "orientation=7"), held_out=0.1),
             model=DiffusionConfig(

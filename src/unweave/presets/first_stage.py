@@ -16,7 +16,7 @@ PUBLISHED_VQ = VQGANConfig(beta_on="codes")
 
 FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
     "vq-rooms-cpu": Preset(
-        "a small VQ first stage for rooms at 64 px, 512 codes; half an hour on two cores",
+        "a small VQ first stage for rooms at 64 px, 512 codes; takes half an hour on two cores",
         VQRunConfig(
             data=DataConfig("rooms"),
             model=VQGANConfig(
@@ -37,7 +37,7 @@ FIRST_STAGES: dict[str, Preset[VQRunConfig]] = {
         ),
     ),
     "vq-rooms": Preset(
-        "the published VQ first stage on rooms at 64 px, 2,048 codes; needs a GPU, and VGG16's weights as files",
+        "the published VQ first stage on rooms at 64 px, 2,048 codes; needs a GPU, and files of VGG16's weights",
         VQRunConfig(data=DataConfig("rooms"), model=PUBLISHED_VQ, train=VQTrainConfig()),
     ),
     **{

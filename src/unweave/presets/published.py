@@ -35,16 +35,16 @@ ENCDIFF = DiffusionConfig(
 
 
 class PublishedRun(NamedTuple):
-    """How long the published runs trained on a set, and how often and on how many images they fitted anchors."""
+    """The published schedule for a data set: how long to train, how often and on how many images to fit anchors."""
 
     place: str
     """Where `unweave data get` puts the set."""
     images: int
-    """In the set: all are trained on."""
+    """Number of images in the set, all of them trained on."""
     epochs: int
     epochs_per_fit: int
     fit_points: int
-    """All images of a set up to 100,000, a tenth of a larger one."""
+    """All images of a set of up to 100,000, a tenth of a larger one."""
     batch_size: int = 512
     crop: Literal["center", "celeba_128"] = "center"
 
@@ -63,7 +63,7 @@ SCHEDULES = {
 
 
 def _published(row: PublishedRun, model: DiffusionConfig, anchors: AnchorConfig, train: TrainConfig) -> RunConfig:
-    """A run on a published set for as many images as DyGA's."""
+    """A run on a published set for the number of images of DyGA's schedule."""
     anchors = replace(anchors, fit_every_images=row.epochs_per_fit * row.images)
     return RunConfig(row.data, replace(model, anchors=anchors), replace(train, images=row.epochs * row.images))
 
@@ -73,7 +73,7 @@ def _dyga(row: PublishedRun, anchors: AnchorConfig) -> RunConfig:
 
 
 def _encdiff(row: PublishedRun) -> RunConfig:
-    """The learning rate is its base of 2e-6 times the batch, reached in 10,000 steps."""
+    """The learning rate is the published base of 2e-6 times the batch size, with a warm-up of 10,000 steps."""
     return _published(row, ENCDIFF, ENCDIFF.anchors, TrainConfig(batch_size=128, lr=2.56e-4, warmup_images=1_280_000))
 
 
@@ -84,13 +84,14 @@ def _on_published_sets() -> dict[str, Preset[RunConfig]]:
         published = AnchorConfig(mode="published", max_points=row.fit_points)
         rows |= {
             f"dyga-{name}": Preset(
-                f"DyGA's networks as its code has them, the schedule of its first commit, as its configs leave theirs "
-                f"out, corrected anchors; {needs}",
+                f"DyGA with the networks of its published code, the schedule of that code's first commit (its configs "
+                f"have none) and corrected anchors; {needs}",
                 _dyga(row, AnchorConfig()),
             ),
             f"dyga-{name}-published": Preset(f"as dyga-{name}, with the anchors as published", _dyga(row, published)),
             f"encdiff-{name}": Preset(
-                f"EncDiff's own encoder and optimiser; as many images as dyga-{name}, as none are published",
+                f"EncDiff with its own encoder and optimiser, for as many images as dyga-{name}: its schedule is not "
+                "published",
                 _encdiff(row),
             ),
         }
@@ -104,7 +105,7 @@ GPU: dict[str, Preset[RunConfig]] = {
         RunConfig(data=DataConfig("rooms"), model=PUBLISHED, train=TrainConfig()),
     ),
     "encdiff-rooms": Preset(
-        "as dyga-rooms without anchors, skip dropout and U-Net dropout: EncDiff as Jun et al. set it beside theirs",
+        "as dyga-rooms without anchors, Skip Dropout and U-Net dropout: EncDiff as Jun et al. compare with it",
         RunConfig(
             data=DataConfig("rooms"),
             model=DiffusionConfig(unet=UNetConfig(dropout=0.0, skip_dropout=0.0), anchors=AnchorConfig(mode="off")),

@@ -1,4 +1,4 @@
-"""Presets of other methods, with the images, the extractor and the training of the CPU preset they stand beside."""
+"""Presets of other methods, with the images, the extractor and the training of the CPU preset they compare with."""
 
 from dataclasses import fields, replace
 from typing import Literal
@@ -17,7 +17,7 @@ def rooms_extractor() -> ExtractorConfig:
 
 
 def _vae(title: str, penalty: Penalty, weight: float) -> Preset[RunConfig]:
-    """Without weight decay, as published."""
+    """A VAE without weight decay, as published."""
     model = VAEConfig(
         image_size=32,
         penalty=penalty,
@@ -27,7 +27,7 @@ def _vae(title: str, penalty: Penalty, weight: float) -> Preset[RunConfig]:
         discriminator_widths=(256,) * 4,
         discriminator_lr_ratio=0.1,
     )
-    about = f"{title} on the images of rooms-cpu, with its extractor and as many images"
+    about = f"{title} on the data of rooms-cpu, with its extractor and as many images"
     return Preset(about, RunConfig(ROOMS, model, replace(CPU_TRAIN, weight_decay=0.0)))
 
 

@@ -1,4 +1,4 @@
-"""From a checkpoint of the published code to a model folder: read, take apart, put together, save."""
+"""Conversion of a checkpoint of the published code to a model folder."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from unweave.published.names import published_parts, write_first_stage
 def convert(checkpoint: Path, folder: Path) -> None:
     """Writes the model of a published Lightning checkpoint as a model folder; nothing in the checkpoint is executed.
 
-    The U-Net is the moving average where the checkpoint has one, as in the published sampler. No checkpoint holds
-    anchors: ours are left without any, so that tokens stay as they are. `first_stage` beside the model is its VQModel
-    alone, which `--model.tokenizer.folder` takes for a new run. Raises `UserError` when the file cannot be read
-    or is another model's, or when the folder cannot be written.
+    The U-Net is the moving average if the checkpoint has one, as in the published sampler. Published checkpoints have
+    no anchors, so the model has none and tokens are not moved. The folder `first_stage` beside the model has its
+    VQModel only, for `--model.tokenizer.folder` of a new run. Raises `UserError` if the file cannot be read or is of
+    another model, or if the folder cannot be written to.
     """
     parts = published_parts(read_state_dict(checkpoint))
     model = DiffusionModel(DiffusionConfig())

@@ -1,10 +1,10 @@
-"""Reads the tensors of a PyTorch Lightning checkpoint without running anything that is in it.
+"""Reads the tensors of a PyTorch Lightning checkpoint without running any code in it.
 
-A checkpoint is an uncompressed zip archive: `data.pkl` describes its objects, `data/KEY` holds a storage's numbers. A
-pickle names functions and classes to call. The reader here imports none of them: it describes what the few that make
-tensors would have made, and puts `Unknown` in the place of all others. Tensors are made afterwards, from what was asked
-for, their sizes checked against the bytes that are there. (`torch.load(weights_only=True)` would refuse the whole file
-for one class that it does not know, and a checkpoint names many of the training code.)
+A checkpoint is an uncompressed zip archive: `data.pkl` describes its objects, `data/KEY` has the numbers of a storage.
+A pickle names functions and classes to call. The reader here imports none of them: it describes the results of the few
+that make tensors, and replaces all others by `Unknown`. Tensors are made afterwards, only those that are needed, and
+their sizes are checked against the bytes in the file. (`torch.load(weights_only=True)` refuses a whole file for one
+unknown class, and a checkpoint names many classes of the training code.)
 """
 
 import io
@@ -33,7 +33,7 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-MAX_PICKLE_BYTES = 2**24  # that of a real checkpoint has some 2**20; in memory its objects are many times as large
+MAX_PICKLE_BYTES = 2**24  # a real checkpoint has about 2**20; in memory its objects are many times larger
 
 
 class Storage(NamedTuple):
@@ -54,7 +54,7 @@ class View(NamedTuple):
 
 
 class Unknown:
-    """Stands for a class or function that this reader does not know, and for what it makes. Keeps nothing.
+    """Placeholder of a class or function that this reader does not know, and of its results. Stores nothing.
 
     It has the methods by which an unpickler makes and fills objects.
     """
@@ -90,12 +90,12 @@ KNOWN = {
 
 
 def _entries(items: list[Any]) -> dict[str, Any]:
-    """Of keys and values in turn, those under texts: the hash of a tuple of tuples can take for ever."""
+    """The entries with text keys from alternating keys and values: the hash of a tuple of tuples can take for ever."""
     return {key: value for key, value in zip(items[::2], items[1::2], strict=True) if isinstance(key, str)}
 
 
 class _Unpickler(pickle._Unpickler):
-    """The unpickler in Python: some of its instructions are replaced, which the one in C does not allow."""
+    """The unpickler in Python, with some instructions replaced, which the one in C does not allow."""
 
     def find_class(self, module: str, name: str) -> Any:
         return KNOWN.get((module, name), Unknown)
@@ -124,17 +124,15 @@ class _Unpickler(pickle._Unpickler):
         pickle.SETITEMS[0]: _set_items,
         pickle.EMPTY_SET[0]: lambda self: self.append(Unknown()),
         pickle.FROZENSET[0]: _frozenset,
-        pickle.BUILD[0]: lambda self: self.stack.pop(),  # the state of an object: those here have none
-        # A bytearray would take its memory before its bytes are seen to be there.
+        pickle.BUILD[0]: lambda self: self.stack.pop(),  # the state of an object: objects here have none
+        # a bytearray would be allocated before its bytes are known to exist
         pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
     }
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors under `state_dict` in a Lightning checkpoint, by name; entries that are no tensors are left out.
-
-    Raises `UserError` when the file is missing, cut off, damaged, of another kind, or has no `state_dict`.
-    """
+    Raises `UserError` if the file is missing, cut off, damaged, of another kind, or has no `state_dict`."""
     with _explained(path), zipfile.ZipFile(path) as archive:
         root = _checked_root(archive, path)
         content = unpickle(archive.read(f"{root}/data.pkl"))
@@ -145,19 +143,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def unpickle(data: bytes) -> Any:
-    """What a pickle describes, with `Unknown` for all that is not plain data or a tensor. Looks nothing up.
-
-    Raises `ValueError` for a malformed pickle.
-    """
+    """The objects of a pickle, with `Unknown` for all that is not plain data or a tensor. Imports nothing. Raises
+    `ValueError` for a malformed pickle."""
     try:
         return _Unpickler(io.BytesIO(data)).load()
-    except Exception as error:  # noqa: BLE001  # the file decides what goes wrong
+    except Exception as error:  # noqa: BLE001  # a malformed pickle can raise anything
         raise ValueError(f"its pickle is malformed ({type(error).__name__})") from None
 
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turns what a file of another kind or a damaged one raises into a `UserError` that names it."""
+    """Turns the errors of a damaged file, or one of another kind, into a `UserError` with its name."""
     try:
         yield
     except OSError as error:
@@ -169,14 +165,14 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _checked_root(archive: zipfile.ZipFile, path: Path) -> str:
-    """The folder in the archive that holds all; only of an archive in which nothing is larger than the file says."""
+    """The root folder of the archive. Raises `ValueError` for an archive that torch.save would not write."""
     entries = archive.infolist()
     plain = all(entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1 for entry in entries)
     if not plain or sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ValueError("its parts are compressed, encrypted or larger than the file, which torch.save never does")
     roots = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise ValueError(f"it has {len(roots)} data.pkl, where torch.save writes one")
+        raise ValueError(f"it has {len(roots)} data.pkl, but torch.save writes one")
     order = f"{roots[0]}/byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":
         raise ValueError("its numbers are not little-endian")
@@ -186,7 +182,7 @@ def _checked_root(archive: zipfile.ZipFile, path: Path) -> str:
 
 
 def _tensors(views: dict[str, View], archive: zipfile.ZipFile, root: str) -> dict[str, Tensor]:
-    """Tensors on storages, each of which is read once; tensors without entries are left out."""
+    """Tensors on their storages, each of which is read once; empty tensors are left out."""
     buffers: dict[str, bytearray] = {}
     tensors = {}
     for name, view in views.items():
@@ -202,9 +198,9 @@ def _tensors(views: dict[str, View], archive: zipfile.ZipFile, root: str) -> dic
 
 
 def _fits(view: View, num_bytes: int) -> bool:
-    """Whether a view has a legal shape and stays in its storage, and the storage in its bytes.
+    """Whether a view has a legal shape and fits into its storage, and the storage into its bytes.
 
-    A view may not have more entries than its storage either, as one with stride 0 could: a copy of it would be larger
+    A view must not have more entries than its storage, which is possible with stride 0: a copy of it could be larger
     than the file.
     """
     numbers = (view.offset, *view.size, *view.stride)

@@ -1,8 +1,9 @@
-"""From the names of the published code's checkpoints to our modules (youngjun-jun/dis-dis, EncDiff's file layout).
+"""Names of tensors in checkpoints of the published code (youngjun-jun/dis-dis, EncDiff's file layout) and in our
+modules.
 
-N units. For each of our modules a function here gives its tensors under their published names: a dict from published
-name to a view that has the published shape and shares memory with ours. Copying into the views fills the module,
-however ours groups the numbers (keys and values in one matrix, the units' MLPs in one batch, 1x1 convolutions as
+N units. For each of our modules a function here returns its tensors under their published names: a dict from published
+name to a view that has the published shape and shares memory with ours. Copying to the views fills the module, although
+ours groups the numbers differently (keys and values in one matrix, the units' MLPs in one batch, 1x1 convolutions as
 matrices).
 """
 
@@ -28,7 +29,7 @@ State = dict[str, Tensor]
 
 UNET, EMA, ENCODER, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "cond_stage_model.", "first_stage_model."
 SCALE = "scale_factor"
-IGNORED = (  # the noise schedule, which our config makes, and what only training reads
+IGNORED = (  # the noise schedule, which our config defines, and values for training only
     "betas",
     "alphas_cumprod",
     "alphas_cumprod_prev",
@@ -47,7 +48,7 @@ IGNORED = (  # the noise schedule, which our config makes, and what only trainin
     "model_ema.num_updates",
 )
 IGNORED_PREFIXES = ("first_stage_model.loss.",)  # critic and perceptual network
-VQ_NAMES = {  # diffusers' names, as patterns, and taming-transformers'
+VQ_NAMES = {  # patterns of diffusers' names, and the names of taming-transformers
     r"(down|up)_blocks\.(\d+)\.resnets\.(\d+)": r"\1.\2.block.\3",
     r"(down|up)_blocks\.(\d+)\.\w+samplers\.0": r"\1.\2.\1sample",
     r"mid_block\.resnets\.(\d+)": r"mid.block_\1",
@@ -61,27 +62,25 @@ VQ_NAMES = {  # diffusers' names, as patterns, and taming-transformers'
 
 
 class PublishedParts(NamedTuple):
-    """What a published checkpoint holds, as state dicts of our modules at the published sizes."""
+    """The content of a published checkpoint as state dicts of our modules at the published sizes."""
 
     unet: State
     """`UNet`."""
     unet_ema: State
-    """`UNet`, its moving average; empty where the checkpoint has none."""
+    """The moving average of `UNet`; empty if the checkpoint has none."""
     encoder: State
     """`FeatureExtractor`."""
     vq: State
     """The tokenizer `VQ`, its scale included."""
     scale_factor: float
-    """1 / standard deviation of the first stage's latents, the `scale` in `vq`."""
+    """1 / standard deviation of the latents of the first stage, the `scale` in `vq`."""
 
 
 def published_parts(state_dict: State) -> PublishedParts:
-    """Takes a published state dict apart, every tensor of it.
-
-    Raises `UserError` naming the tensor that is missing, has another shape, or is unknown.
-    """
+    """Splits a published state dict into the parts of the model; every tensor is used. Raises `UserError` with the
+    tensor that is missing, has another shape, or is unknown."""
+    # modules of the published sizes, first on `meta`, where no initial weights are drawn
     config = DiffusionConfig()
-    # On `meta` a module has shapes but no numbers, so that none are drawn only to be overwritten.
     with torch.device("meta"):
         unet, unet_ema = (
             UNet(config.unet, config.tokenizer.channels, config.latent_size, config.encoder.token_dim) for _ in range(2)
@@ -90,6 +89,8 @@ def published_parts(state_dict: State) -> PublishedParts:
         tokenizer = VQ(config.tokenizer, config.image_size)
     for module in (unet, unet_ema, encoder, tokenizer):
         module.to_empty(device="cpu")
+
+    # fill them through views under published names
     tokenizer.scale.fill_(_scale_factor(state_dict))
     has_ema = any(name.startswith(EMA) and name not in IGNORED for name in state_dict)
     ema_views = {_ema_name(name): view for name, view in unet_views(unet_ema).items()} if has_ema else {}
@@ -107,10 +108,8 @@ def published_parts(state_dict: State) -> PublishedParts:
 
 
 def write_first_stage(parts: PublishedParts, folder: Path) -> None:
-    """Writes the first stage as a diffusers VQModel folder, which `tokenizer.folder` of a new run can name.
-
-    Raises `UserError` when the folder cannot be written.
-    """
+    """Writes the first stage as a diffusers VQModel folder, for `tokenizer.folder` of a new run. Raises `UserError` if
+    the folder cannot be written to."""
     config = DiffusionConfig()
     tokenizer = VQ(config.tokenizer, config.image_size)
     tokenizer.load_state_dict(parts.vq)
@@ -119,7 +118,7 @@ def write_first_stage(parts: PublishedParts, folder: Path) -> None:
 
 
 def unet_views(unet: UNet) -> State:
-    """The U-Net's tensors under their published names and in their published shapes."""
+    """The tensors of the U-Net under their published names and in their published shapes."""
     views = _renamed(unet.time_mlp, "time_embed") | _renamed(unet.stem, "input_blocks.0.0")
     for index, stage in enumerate(unet.down, start=1):
         views |= _stage_views(stage, f"input_blocks.{index}")
@@ -131,7 +130,7 @@ def unet_views(unet: UNet) -> State:
 
 
 def encoder_views(encoder: FeatureExtractor) -> State:
-    """The feature extractor's tensors under their published names and in their published shapes."""
+    """The tensors of the feature extractor under their published names and in their published shapes."""
     views: State = {}
     for name, tensor in encoder.convs.state_dict().items():
         block, layer, key = name.split(".")  # theirs is one flat list of convolution, norm, activation, ...
@@ -145,7 +144,7 @@ def encoder_views(encoder: FeatureExtractor) -> State:
 
 
 def vq_views(vq: "VQModel") -> State:
-    """The VQModel's tensors under their published names (taming-transformers') and in their published shapes."""
+    """The tensors of the VQModel under their published names (taming-transformers) and in their published shapes."""
     views: State = {}
     for name, tensor in vq.state_dict().items():
         is_matrix = tensor.ndim == 2 and ".attentions." in name  # theirs is a 1x1 convolution
@@ -154,7 +153,7 @@ def vq_views(vq: "VQModel") -> State:
 
 
 def _vq_name(name: str, num_levels: int) -> str:
-    """The published name of a tensor of diffusers' VQModel; the levels of its decoder are counted from the widest."""
+    """The published name of a tensor of diffusers' VQModel; it counts the levels of the decoder from the widest."""
     for pattern, replacement in VQ_NAMES.items():
         name = re.sub(pattern, replacement, name)
     name = re.sub(r"mid\.block_(\d+)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
@@ -220,7 +219,7 @@ def _as_conv(matrix: Tensor) -> Tensor:
 
 
 def _ema_name(name: str) -> str:
-    """The published average keeps the U-Net's names without their dots, counted from the module around it."""
+    """The name of a U-Net tensor in the published moving average: without dots, relative to its parent module."""
     return EMA + name.removeprefix("model.").replace(".", "")
 
 
@@ -234,13 +233,13 @@ def _check(state: State, views: State) -> None:
     unknown = sorted(name for name in state if name not in known and not name.startswith(IGNORED_PREFIXES))
     require(
         not unknown,
-        f"the checkpoint has {len(unknown)} tensors that the published model has not, {', '.join(unknown[:3])!r:.200}: "
+        f"the checkpoint has {len(unknown)} tensors that the published model lacks, {', '.join(unknown[:3])!r:.200}: "
         "convert reads checkpoints of the published DyGA code only",
     )
 
 
 def _scale_factor(state: State) -> float:
-    """1 where there is none: the published code keeps it only if it was measured."""
+    """The scale, 1 if the checkpoint has none: the published code saves it only if it was measured."""
     scale = state.get(SCALE, torch.ones(()))
     valid = scale.numel() == 1 and 0 < scale.item() < math.inf
     require(valid, f"{SCALE} in the checkpoint is {scale.flatten()[:3].tolist()}: should be one positive number")

@@ -14,7 +14,7 @@ Record = Sequence[dict[str, Any]]
 
 
 def curves_figure(record: Record, path: Path, beside: Sequence[Record] = ()) -> Path:
-    """A panel for each of `panels` over the images seen; axes reach as far as records `beside` this one need."""
+    """Draws the `panels` of a record over the images seen; the axes also cover the range of the records `beside`."""
     names = panels(record)
     figure, row = plt.subplots(1, len(names), figsize=(3 * len(names), 2.4), layout="constrained", squeeze=False)
     reach = [record, *beside]
@@ -29,14 +29,14 @@ def curves_figure(record: Record, path: Path, beside: Sequence[Record] = ()) -> 
 
 
 def panels(record: Record) -> list[str]:
-    """What a record has curves of: `loss`, its `parts`, and of anchors `lambda` and `anchors`."""
+    """The curves of a record: `loss`, its `parts`, and with anchors `lambda` and `anchors`."""
     anchored = any(any(line.get("anchors_alive", ())) for line in record)
-    there = {"loss": True, "parts": bool(_parts(record)), "lambda": anchored, "anchors": anchored}
-    return [name for name, has in there.items() if has]
+    present = {"loss": True, "parts": bool(_parts(record)), "lambda": anchored, "anchors": anchored}
+    return [name for name, has in present.items() if has]
 
 
 def _parts(record: Record) -> list[str]:
-    """The parts of the loss, less those that have a panel of their own."""
+    """The parts of the loss without a panel of their own."""
     return [name for name in record[-1].get("per_step", {}) if name not in ("loss", "lambda", "pull_distance")]
 
 
@@ -79,17 +79,17 @@ def _anchors(axes: Axes, record: Record, reach: Sequence[Record]) -> None:
 TITLES = {
     "loss": "loss",
     "parts": "parts of the loss",
-    "lambda": "pull of the anchors, lambda",
-    "anchors": "anchors of each unit, and their mean",
+    "lambda": "weight of the anchors, lambda",
+    "anchors": "anchors per unit, and their mean",
 }
 LABELS = {"kl": "KL"}
 DRAW = {"loss": _loss, "parts": _each_part, "lambda": _lambda, "anchors": _anchors}
 
 
 def _line(axes: Axes, record: Record, value: Callable[[dict[str, Any]], float | None], **style: Any) -> None:
-    points = [(line["images"] / 1000, found) for line in record if (found := value(line)) is not None]
+    points = [(line["images"] / 1000, number) for line in record if (number := value(line)) is not None]
     if points:
-        marker = "." if len(points) < 3 else ""  # a line of one point cannot be seen
+        marker = "." if len(points) < 3 else ""  # a line of one point would be invisible
         axes.plot(*zip(*points), **{"color": "#1f5fa8", "linewidth": 1.4, "marker": marker, **style})
 
 
@@ -98,7 +98,7 @@ def _values(record: Record, key: str) -> np.ndarray:
 
 
 def _limits(values: Sequence[np.ndarray], margin: float) -> tuple[float, float]:
-    """The least and the largest positive value, with room around them, for a logarithmic axis."""
+    """Limits of a logarithmic axis: the smallest and largest positive value, with a margin."""
     every = np.concatenate(values)
     every = every[every > 0]
     return (float(every.min()) / margin, float(every.max()) * margin) if every.size else (0.1, 1.0)

@@ -1,4 +1,4 @@
-"""Figures from arrays: grids of images with names on the rows and columns, and the unit-by-factor matrix."""
+"""Figures of arrays: grids of images with labelled rows and columns, and the unit-by-factor matrix."""
 
 import math
 import textwrap
@@ -23,11 +23,11 @@ DPI = 110
 LETTERS_PER_INCH = 17
 SIDE, GAP = 0.62, 0.04  # of images, in inches
 TILE, MARGIN, FRAME_MS = 96, 8, 120  # of moving images, in pixels and milliseconds
-MOST_SHARES = 3.0  # of attention: where the colour ends, in equal shares
+MOST_SHARES = 3.0  # attention at the end of the colour map, in equal shares
 
 
 class Sheet:
-    """A page under a title and a caption; things are placed on it in inches from the top left, below the caption."""
+    """A page with a title and a caption; positions on it are in inches from the top left, below the caption."""
 
     def __init__(self, width: float, height: float, title: str, caption: str) -> None:
         lines = textwrap.wrap(caption, max(20, int(width * LETTERS_PER_INCH)))
@@ -41,11 +41,11 @@ class Sheet:
         self.text(0.1, 0.27 - self.head, "\n".join(lines), fontsize=7.5, color="0.35")
 
     def text(self, left: float, top: float, text: str, **style: Any) -> None:
-        """Text with its upper left corner there, unless its style has another alignment."""
+        """Text with its upper left corner at the position, unless its style has another alignment."""
         self.paper.text(left, top, text, **{"va": "top", "fontsize": 7, **style})
 
     def image(self, left: float, top: float, image: np.ndarray, frame: Any = None, **style: Any) -> None:
-        """An image (H, W) or (H, W, 3) `SIDE` wide with its upper left corner there, framed in a colour."""
+        """An image (H, W) or (H, W, 3), `SIDE` wide, with its upper left corner at the position, framed in a colour."""
         tall = SIDE * image.shape[0] / image.shape[1]
         extent = (left, left + SIDE, top + tall, top)
         self.paper.imshow(image, extent=extent, **{"interpolation": "nearest", "aspect": "auto", **style})
@@ -54,7 +54,7 @@ class Sheet:
         self.paper.set(xlim=(0, self.width), ylim=(self.height - self.head, -self.head))
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes of their own with their upper left corner there."""
+        """New axes with their upper left corner at the position."""
         bottom = self.height - self.head - top - height
         return self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
 
@@ -79,13 +79,16 @@ def image_grid(
     rows: Sequence[str] = (),
     gap_after: int = 0,
 ) -> Path:
-    """Images (r, c, H, W, 3) uint8 as one PNG; the first `gap_after` columns stand apart from the others."""
+    """Images (r, c, H, W, 3) uint8 as one PNG; a gap separates the first `gap_after` columns from the others."""
+    # the layout
     num_rows, num_columns, height, width = images.shape[:4]
     left = label_width(rows)
     tall = SIDE * height / width + GAP
     above = _head(columns)
     wide = left + (SIDE + GAP) * num_columns + 0.2 * bool(gap_after) + 0.1
     sheet = Sheet(max(wide, 4.0), above + tall * num_rows + 0.1, title, caption)
+
+    # the images with their labels
     for column in range(num_columns):
         across = left + (SIDE + GAP) * column + 0.2 * bool(gap_after and column >= gap_after)
         if columns:
@@ -100,7 +103,7 @@ def image_grid(
 def attention_grid(
     images: np.ndarray, maps: np.ndarray, path: Path, title: str, caption: str, columns: Sequence[str]
 ) -> Path:
-    """Images (n, H, W, 3) and, beside each, maps (n, N, h, w) of weights that sum to 1 over N, over it in grey."""
+    """Images (n, H, W, 3) and, beside each, maps (n, N, h, w) of weights with sum 1 over N, on the image in grey."""
     left = 0.1
     tall = SIDE * images.shape[1] / images.shape[2] + GAP
     above = _head(columns)
@@ -120,49 +123,54 @@ def attention_grid(
 
 def moving_grid(frames: np.ndarray, path: Path, labels: Sequence[str]) -> Path:
     """Images (r, c, H, W, 3) as a GIF that shows all rows at once, column by column there and back; labels above."""
+    # the layout
     num, length, height, width = frames.shape[:4]
     scale, across = max(1, TILE // width), math.ceil(math.sqrt(2 * num))
     heads = [wrapped(label, TILE // 6) for label in labels]
     head = 13 * max(text.count("\n") + 1 for text in heads) + 3
     step = np.array([scale * width + MARGIN, head + scale * height + MARGIN])
-    corners = [MARGIN + step * (place % across, place // across) for place in range(num)]
+    corners = [MARGIN + step * (index % across, index // across) for index in range(num)]
+
+    # a sheet per frame
     sheets = []
     for column in [*range(length), *range(length - 2, 0, -1)]:
         sheet = Image.new("RGB", tuple((step * (min(num, across), -(-num // across)) + MARGIN).tolist()), "white")
         pen = ImageDraw.Draw(sheet)
         for (left, top), text, row in zip(corners, heads, frames):
-            place = int(left), int(top) + head
+            corner = int(left), int(top) + head
             pen.multiline_text((left, top + head - 3), text, "black", ImageFont.load_default(11), "ld", spacing=2)
             picture = Image.fromarray(row[column]).resize((scale * width, scale * height), Image.Resampling.NEAREST)
-            sheet.paste(picture, place)
+            sheet.paste(picture, corner)
         sheets.append(sheet.quantize(dither=Image.Dither.NONE))
+
+    # the animation
     options = {"format": "GIF", "save_all": True, "append_images": sheets[1:], "duration": FRAME_MS, "loop": 0}
     write_atomically(path, lambda fresh: sheets[0].save(fresh, **options))
     return path
 
 
 def wrapped(label: str, letters: int) -> str:
-    """A label with no line longer than so many letters."""
+    """A label in lines of at most `letters` letters."""
     lines = label.replace("_", " ").split("\n")
     return "\n".join(textwrap.fill(line, letters) for line in lines)
 
 
 def _head(columns: Sequence[str]) -> float:
-    """Inches that the heads of columns need."""
+    """Height of the column labels in inches."""
     return 0.14 * max((label.count("\n") + 1 for label in columns), default=0)
 
 
 def label_width(labels: Sequence[str]) -> float:
-    """Inches that the longest line of row labels needs."""
+    """Width of the row labels in inches."""
     longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
     return 0.15 + 0.06 * longest
 
 
 def importance_figure(results: dict[str, Any], rows: Sequence[str], path: Path) -> Path:
-    """The unit-by-factor matrix of DCI: how much each unit matters for telling each factor."""
+    """The unit-by-factor matrix of DCI: the importance of each unit for predicting each factor."""
     scores = results["scores"]
     title = (
-        f"Which unit holds which factor\nDCI-D {scores['dci_disentanglement']:.2f}, "
+        f"Importance of units for factors\nDCI-D {scores['dci_disentanglement']:.2f}, "
         f"FactorVAE {scores['factor_vae']:.2f}; columns sum to 1,\na good code has one dark cell per column"
     )
     matrix = np.array(scores["importance"])
@@ -177,16 +185,19 @@ def matrix_figure(
     highest: float | None = None,
     rows: Sequence[str] | None = None,
 ) -> Path:
-    """A matrix (units, factors) as cells with their values; `highest` is the darkest value, the largest if None.
+    """A matrix (units, factors) as cells with their values; `highest` is the darkest value, by default the largest.
 
-    `rows` are the units' labels, `unit 0`, `unit 1`, ... if None.
+    `rows` are the labels of the units, by default `unit 0`, `unit 1`, ...
     """
+    # cells and labels
     labels = [f"unit {unit}" for unit in range(len(matrix))] if rows is None else rows
     figure, axes = plt.subplots(figsize=(1.6 + 0.75 * len(names), 1.5 + 0.33 * len(matrix)), layout="constrained")
     top = highest if highest is not None else max(float(np.nanmax(matrix)), 1e-12)
     shown = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=top, aspect="auto")
     axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=8)
     axes.set_yticks(range(len(matrix)), [label.replace("\n", ": ") for label in labels], fontsize=8)
+
+    # values
     for unit, factor in np.argwhere(matrix >= 0.05 * top):
         value = matrix[unit, factor]
         colour = "white" if value > 0.6 * top else "black"

@@ -1,4 +1,4 @@
-"""What a trained first stage keeps of images."""
+"""Reconstructions of a trained first stage, and the command for the second."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from unweave.config import TokenizerConfig, VQConfig, VQGANConfig, VQRunConfig
 from unweave.data import open_dataset
-from unweave.models.images import normalise, to_uint8
+from unweave.models.pixels import normalise, to_uint8
 from unweave.models.tokenizer import make_vq, read_vq
 from unweave.models.vqgan import reconstruct
 from unweave.record import log
@@ -19,7 +19,7 @@ NUM_IMAGES = 12
 
 
 def next_command(config: VQGANConfig, folder: Path) -> str:
-    """The command that trains the second stage on the first in `folder`; it names the sizes that are not published."""
+    """The command that trains the second stage on the first in `folder`, with the sizes that are not the published."""
     published = TokenizerConfig()
     sizes = {
         "channels": (config.channels, published.channels),
@@ -38,10 +38,11 @@ def next_command(config: VQGANConfig, folder: Path) -> str:
 
 @torch.no_grad()
 def draw_reconstructions(config: VQRunConfig, run: Path) -> Path:
-    """Images that were never trained on above their pictures by the trained VQModel: RUN/report/reconstructions.png.
+    """Draws held-out images, or training images if there are none, above their reconstructions by the trained VQModel.
 
-    Where none were held out, some of the others.
+    Returns the path, RUN/report/reconstructions.png.
     """
+    # reconstruct some images
     vq = make_vq(config.model, config.model.image_size).eval()
     read_vq(vq, run / "model")
     dataset = open_dataset(config.data, config.model.image_size, log)
@@ -50,12 +51,14 @@ def draw_reconstructions(config: VQRunConfig, run: Path) -> Path:
     chosen = np.random.default_rng(config.train.seed).choice(rows, min(NUM_IMAGES, len(rows)), replace=False)
     images = dataset.images(np.sort(chosen))
     pictures = to_uint8(reconstruct(vq, normalise(torch.from_numpy(images))).pictures)
+
+    # draw them
     return image_grid(
         np.stack([images, pictures]),
         run / "report" / "reconstructions.png",
         "Reconstructions",
         f"The lower row is decoded from {config.model.vq.codebook_size:,} codes, "
-        f"{(config.model.image_size // config.model.vq.downsample) ** 2} of them an image"
+        f"{(config.model.image_size // config.model.vq.downsample) ** 2} of them per image"
         + ("; these images were held out." if len(held_out) else "."),
         rows=("image", "from codes"),
     )

@@ -21,7 +21,7 @@ from unweave.metrics.suite import DESCRIPTIONS, PUBLISHED
 from unweave.models.base import UnitModel
 from unweave.models.folder import ATTRIBUTES, home, read_results
 from unweave.record import clock, read_record, versions
-from unweave.report.anchors import dispersion
+from unweave.report.anchor_figures import dispersion
 from unweave.report.curves import TITLES, curves_figure, panels
 from unweave.report.pictures import Explorer, Picture, png_address
 

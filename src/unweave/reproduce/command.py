@@ -1,4 +1,4 @@
-"""`unweave reproduce`: what it costs, the pieces, the table."""
+"""`unweave reproduce`: the estimate, the jobs, the table."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,46 +12,51 @@ from unweave.files import write_text
 from unweave.presets.published import SCHEDULES
 from unweave.record import clock, log
 from unweave.reproduce.costs import show_costs
-from unweave.reproduce.piece import do, finished
-from unweave.reproduce.plan import Piece, Request, check_data, find, make_plan, missing_data
-from unweave.reproduce.pool import places, run_side_by_side, unweave
+from unweave.reproduce.job import do, finished
+from unweave.reproduce.plan import Job, Request, check_data, find, make_plan, missing_data
+from unweave.reproduce.pool import devices, run_side_by_side, unweave
 from unweave.reproduce.recipes import ATTRIBUTES, FACES
 from unweave.reproduce.table import as_json, as_markdown, collect
 
 NUM_FACES = {"small": 2_000, "tiny": 120}
 
 
-def reproduce(request: Request, dry_run: bool = False, piece: str = "") -> None:
-    """Makes a table, or says what that would take, or does one piece of it.
+def reproduce(request: Request, dry_run: bool = False, job: str = "") -> None:
+    """Makes a table; with `dry_run` prints an estimate instead, with the name of a `job` runs that job only.
 
-    Finished pieces are only read, and a training that was cut resumes: the same command again ends with the same
-    table. Raises `UserError` for files that are missing and folders of other options.
+    Finished jobs are read from disk and interrupted trainings are resumed: repeating the command gives the same table.
+    Raises `UserError` for missing files and for folders of jobs with other options.
     """
-    pieces = make_plan(request)
+    # one job only
+    jobs = make_plan(request)
     if not dry_run:
         _prepare(request)
-    if piece:
-        chosen = find(pieces, piece)
+    if job:
+        chosen = find(jobs, job)
         check_data([chosen])
         do(chosen, request)
         return
-    done = [one for one in pieces if finished(one, request) is not None]
-    log(f"{request.table} in {request.out}: {len(pieces)} pieces, {len(done)} of them finished")
+
+    # what is left to do, and an estimate of its time
+    done = [one for one in jobs if finished(one, request) is not None]
+    log(f"{request.table} in {request.out}: {len(jobs)} jobs, {len(done)} of them finished")
     if not dry_run:
-        check_data(pieces)
-    if len(done) < len(pieces):
-        seconds = show_costs(pieces, done, request, _num_images(pieces, request))
-        where = places(pieces)
-        many = f", {len(where)} pieces at a time" if len(where) > 1 else ""
-        log(f"about {clock(seconds / len(where))} of training{many}; scores and drawing come on top")
+        check_data(jobs)
+    if len(done) < len(jobs):
+        seconds = show_costs(jobs, done, request, _num_images(jobs, request))
+        where = devices(jobs)
+        many = f", {len(where)} jobs at a time" if len(where) > 1 else ""
+        log(f"about {clock(seconds / len(where))} of training{many}; scoring and sampling take extra time")
         if dry_run:
-            _list(pieces, done)
+            _list(jobs, done)
         elif len(where) > 1:
-            run_side_by_side(pieces, done, where, lambda one: unweave(request.words(one.name)), request.out, log)
+            run_side_by_side(jobs, done, where, lambda one: unweave(request.words(one.name)), request.out, log)
     if dry_run:
         return
-    results = {one.name: do(one, request) for one in pieces}
-    table = collect(request, pieces, results)
+
+    # all other jobs one after the other, then the table
+    results = {one.name: do(one, request) for one in jobs}
+    table = collect(request, jobs, results)
     write_text(request.out / request.table / "table.json", as_json(table))
     text = as_markdown(table)
     write_text(request.out / request.table / "TABLE.md", text)
@@ -59,11 +64,11 @@ def reproduce(request: Request, dry_run: bool = False, piece: str = "") -> None:
     log(f"wrote {request.out / request.table / 'TABLE.md'} and table.json beside it")
 
 
-def _list(pieces: list[Piece], done: list[Piece]) -> None:
-    for one in pieces:
+def _list(jobs: list[Job], done: list[Job]) -> None:
+    for one in jobs:
         log(f"  {one.name}{': finished' if one in done else ''}")
-    if lacking := missing_data(pieces):
-        log(f"before it can begin: {lacking}")
+    if missing := missing_data(jobs):
+        log(f"needed before training: {missing}")
 
 
 def _prepare(request: Request) -> None:
@@ -72,17 +77,17 @@ def _prepare(request: Request) -> None:
         draw_faces(folder / FACES, folder / ATTRIBUTES, NUM_FACES[request.scale])
 
 
-def _num_images(pieces: list[Piece], request: Request) -> dict[str, int]:
-    """Images of each set, without opening files that may not be there yet."""
+def _num_images(jobs: list[Job], request: Request) -> dict[str, int]:
+    """The number of images of each set, without opening files that may not exist yet."""
     if request.scale == "full":
         return {name: SETS[Path(SCHEDULES[name].place).parent.name].num_images for name in request.sets}
     sizes = {}
-    for piece in pieces:
-        name, config = piece.name.split("/")[0], piece.config
+    for job in jobs:
+        name, config = job.name.split("/")[0], job.config
         sizes[name] = NUM_FACES[request.scale] if name == "faces" else len(_drawn(config.data, config.model.image_size))
     return sizes
 
 
 def _drawn(data: DataConfig, image_size: int) -> ImageSet:
-    """A set that is drawn, without storing it."""
+    """A generated set, without storing it."""
     return open_dataset(replace(data, cache_gb=0.0), image_size, lambda _: None)

@@ -1,4 +1,4 @@
-"""What the pieces of a table will take, from a few steps of each kind on this machine."""
+"""An estimate of the time and disk space of the jobs of a table, from a few training steps on this machine."""
 
 import tempfile
 import time
@@ -14,24 +14,23 @@ from rich.table import Table as Sheet
 from unweave.config import RunConfig, VQRunConfig
 from unweave.data.arrays import ArrayImages
 from unweave.record import Record, clock, console
-from unweave.reproduce.plan import Piece, Request
+from unweave.reproduce.plan import Job, Request
 from unweave.training.batches import split_rows
 from unweave.training.loop import build, train_step
 from unweave.training.run import Run
 from unweave.training.runtime import Fabric, launch
 
 PATIENCE = 3.0
-"""Seconds that a whole step may take to be timed; longer ones are judged by a part of a batch."""
+"""Maximum seconds of a step that is timed with its whole batch; longer ones are timed with `PART` images."""
 PART = 8
 
 
 class Cost(NamedTuple):
-    """Of one piece."""
+    """The estimate for one job."""
 
     images: int
     steps: int
     steps_per_second: float
-    """Measured; NaN before it was."""
     disk_gb: float
 
     @property
@@ -40,20 +39,20 @@ class Cost(NamedTuple):
 
 
 def measure(config: RunConfig | VQRunConfig, num_images: int, snapshots: int) -> Cost:
-    """Times steps on random images of the right size and counts what lies on the disk at the end.
+    """Times training steps on random images of the model's size and estimates the disk space at the end.
 
-    `num_images` of the set are encoded at each of `snapshots`.
+    `num_images` is the number of images of the set, which are encoded at each of `snapshots` snapshots.
     """
     per_image, num_weights = launch(replace(config.train, devices=1), _time, config)
     codes = 2 * 4 * num_images * snapshots * config.model.num_units if isinstance(config, RunConfig) else 0
-    # two checkpoints of weights, their average and two moments, and the model
+    # two checkpoints with the weights, their average and two moments of Adam, and the model folder
     disk = 4 * num_weights * (2 * 4 + 1) + codes
     train = config.train
     return Cost(train.images, -(-train.images // train.batch_size), 1 / (per_image * train.batch_size), disk / 1e9)
 
 
 def _time(fabric: Fabric, config: RunConfig | VQRunConfig) -> tuple[float, int]:
-    """Seconds per image, and the number of weights."""
+    """Seconds of training per image, and the number of weights."""
     size, whole = config.model.image_size, config.train.batch_size
     pixels = np.random.default_rng(0).integers(256, size=(max(whole, PART), size, size, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,6 +62,7 @@ def _time(fabric: Fabric, config: RunConfig | VQRunConfig) -> tuple[float, int]:
         run = Run(fabric, _without_latents(config), folder, images, None, rows, held_out, record, lambda _: None)
         state = build(run, 0, fresh=False)
 
+        # the shortest of three steps
         def seconds(num: int) -> float:
             batch = {"images": torch.from_numpy(pixels[:num])}
             began = time.perf_counter()
@@ -84,18 +84,18 @@ def _without_latents(config: RunConfig | VQRunConfig) -> Any:
     )
 
 
-def show_costs(pieces: Sequence[Piece], done: Sequence[Piece], request: Request, sizes: dict[str, int]) -> float:
-    """Prints what each row of pieces will take, where not all of it is done; returns the seconds of training left.
+def show_costs(jobs: Sequence[Job], done: Sequence[Job], request: Request, sizes: dict[str, int]) -> float:
+    """Prints an estimate for each row with unfinished jobs; returns the estimated seconds of training left.
 
     `sizes` are the numbers of images of the sets.
     """
-    sheet = Sheet(title=f"{request.table}, scale {request.scale}: what is to be trained", title_justify="left")
-    for column in ("piece", "times", "images", "steps", "steps/s", "time", "GB on disk"):
-        sheet.add_column(column, justify="left" if column == "piece" else "right")
+    sheet = Sheet(title=f"{request.table}, scale {request.scale}: training left to do", title_justify="left")
+    for column in ("job", "times", "images", "steps", "steps/s", "time", "GB on disk"):
+        sheet.add_column(column, justify="left" if column == "job" else "right")
     seconds, disk = 0.0, 0.0
-    left = [piece for piece in pieces if piece not in done]
-    for row in dict.fromkeys(piece.row for piece in left):
-        same = [piece for piece in left if piece.row == row]
+    left = [job for job in jobs if job not in done]
+    for row in dict.fromkeys(job.row for job in left):
+        same = [job for job in left if job.row == row]
         cost = measure(same[0].config, sizes[row.split("/")[0]], request.size.snapshots)
         taken, gigabytes = cost.seconds * len(same), cost.disk_gb * len(same)
         seconds, disk = seconds + taken, disk + gigabytes

@@ -1,4 +1,4 @@
-"""Pieces side by side: a process per GPU or per core, each doing one piece at a time by the command line."""
+"""Jobs side by side: a process per GPU or per core, each doing one job at a time by the command line."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import torch
 from unweave.compiled import all_cores
 from unweave.errors import UserError
 from unweave.record import Log
-from unweave.reproduce.plan import Piece
+from unweave.reproduce.plan import Job
 
 POLL_SECONDS = 0.2
 
@@ -22,12 +22,12 @@ def unweave(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "unweave", *words]
 
 
-def places(pieces: Sequence[Piece]) -> dict[str, dict[str, str]]:
-    """Where pieces can be done at once, by name, with the environment that keeps a process there.
+def devices(jobs: Sequence[Job]) -> dict[str, dict[str, str]]:
+    """Where jobs can be done at once, by name, with the environment that keeps a process there.
 
-    Each GPU is one; for pieces that are computed on the processor, as many cores as each has threads.
+    Each GPU is one; for jobs that are computed on the processor, as many cores as each has threads.
     """
-    options = [piece.config.train for piece in pieces]
+    options = [job.config.train for job in jobs]
     if torch.cuda.is_available() and any(one.accelerator != "cpu" for one in options):
         return {f"GPU {number}": {"CUDA_VISIBLE_DEVICES": str(number)} for number in range(torch.cuda.device_count())}
     threads = max(one.threads or all_cores() for one in options)
@@ -36,36 +36,36 @@ def places(pieces: Sequence[Piece]) -> dict[str, dict[str, str]]:
 
 
 def run_side_by_side(
-    pieces: Sequence[Piece],
-    done: Sequence[Piece],
+    jobs: Sequence[Job],
+    done: Sequence[Job],
     where: Mapping[str, Mapping[str, str]],
-    command: Callable[[Piece], Sequence[str]],
+    command: Callable[[Job], Sequence[str]],
     logs: Path,
     log: Log,
 ) -> None:
-    """Runs the command of each piece that is not done, at a free place, once the piece that it needs is there.
+    """Runs the command of each job that is not done, at a free place, once the job that it needs is there.
 
-    `where` has names of `places` and their environments; what a process says goes into `logs/PIECE/log.txt`. Raises
+    `where` has names of `devices` and their environments; what a process says goes into `logs/JOB/log.txt`. Raises
     `UserError` when a process fails, after the others were told to save and stop; Ctrl-C reaches all of them, and each
     saves.
     """
-    ended = {piece.name for piece in done}
-    waiting = [piece for piece in pieces if piece.name not in ended]
-    running: dict[str, tuple[Piece, subprocess.Popen[bytes]]] = {}
+    ended = {job.name for job in done}
+    waiting = [job for job in jobs if job.name not in ended]
+    running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or running:
             for place, environment in where.items():
-                ready = next((piece for piece in waiting if not piece.needs or piece.needs in ended), None)
+                ready = next((job for job in waiting if not job.needs or job.needs in ended), None)
                 if place not in running and ready:
                     waiting.remove(ready)
                     log(f"{ready.name}: begun ({place})")
                     running[place] = ready, _start(command(ready), environment, logs / ready.name / "log.txt")
-            for place, (piece, process) in list(running.items()):
+            for place, (job, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[place]
-                    _check(piece, process.returncode, logs)
-                    ended.add(piece.name)
-                    log(f"{piece.name}: done, {len(waiting) + len(running)} left")
+                    _check(job, process.returncode, logs)
+                    ended.add(job.name)
+                    log(f"{job.name}: done, {len(waiting) + len(running)} left")
             time.sleep(POLL_SECONDS)
     finally:
         for _, process in running.values():
@@ -85,8 +85,8 @@ def _start(command: Sequence[str], environment: Mapping[str, str], log: Path) ->
         )
 
 
-def _check(piece: Piece, code: int, logs: Path) -> None:
+def _check(job: Job, code: int, logs: Path) -> None:
     if code:
-        log = logs / piece.name / "log.txt"
+        log = logs / job.name / "log.txt"
         said = log.read_text(errors="replace").strip().splitlines()
-        raise UserError(f"{piece.name} ended with code {code}: {said[-1] if said else 'it said nothing'} (see {log})")
+        raise UserError(f"{job.name} ended with code {code}: {said[-1] if said else 'it said nothing'} (see {log})")

@@ -1,7 +1,7 @@
-"""What the paper prints: tables 1 and 2 of Jun et al., WACV 2025, as on its project page of September 2024.
+"""The numbers that the paper prints: tables 1 and 2 of Jun et al., WACV 2025, from its project page of September 2024.
 
-Mean and spread; None where a row has no number. The rows of other methods are copied there from their papers. The
-paper's ablation and its downstream table were not at hand: nothing of theirs is quoted.
+Mean and spread; None where a row has no number. The paper copies the rows of other methods from their papers. The
+paper's ablation and downstream tables were not available, so none of their numbers are here.
 """
 
 from typing import NamedTuple
@@ -40,7 +40,7 @@ TABLE1: dict[str, dict[str, Row]] = {
     "GANSpace": _sets((0.932, 0.018), (0.209, 0.031), (0.788, 0.091), (0.284, 0.034), (0.465, 0.036), (0.229, 0.042)),
     "DisCo-GAN": _sets((0.855, 0.074), (0.271, 0.037), (0.877, 0.031), (0.708, 0.048), (0.371, 0.030), (0.292, 0.024)),
     "DisDiff-VQ": _sets((0.976, 0.018), (0.232, 0.019), (0.902, 0.043), (0.723, 0.013), (0.617, 0.070), (0.337, 0.057)),
-    # .418 is what is printed
+    # .418 is printed so
     "FDAE": _sets((0.918, 0.027), (0.232, 0.418), (0.987, 0.023), (0.917, 0.038), None, None),
     ENCDIFF: _sets((0.773, 0.060), (0.279, 0.022), (0.999, 0.000), (0.969, 0.030), (0.872, 0.049), (0.685, 0.044)),
     OURS: _sets((0.941, 0.002), (0.414, 0.013), (1.000, 0.000), (0.938, 0.001), (0.930, 0.004), (0.627, 0.002)),

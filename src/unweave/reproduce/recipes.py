@@ -1,8 +1,8 @@
 """What is trained for each table: the published sets and schedules, or small models on generated images.
 
-`full` are rows of the preset table. `small` goes the same way in minutes on two cores: images of 32 px, a small VQ
-first stage, the transformer of `rooms-cpu` in the place of the U-Net but where Skip Dropout is what is asked about.
-`tiny` is for tests, and leaves the published anchors out.
+`full` are rows of the preset table. `small` does the same in minutes on two cores: images of 32 px, a small VQ first
+stage, and the transformer of `rooms-cpu` in place of the U-Net, except in the ablation of Skip Dropout. `tiny` is for
+tests and leaves the published anchors out.
 """
 
 from dataclasses import dataclass, replace
@@ -45,31 +45,31 @@ class Method(NamedTuple):
     config: RunConfig
     """Without its seed and the folder of its first stage."""
     printed: str = ""
-    """The paper's row that it stands beside."""
+    """The paper's row to compare with."""
     official: Kind = "components"
-    """What the published code scores."""
+    """The codes that the published code scores."""
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How large everything is."""
+class Size:
+    """The size of a reproduction: its data sets, and how often and on how many images models are scored."""
 
     name: ScaleName
     sets: dict[Table, tuple[str, ...]]
-    """Data sets of each table; the first ones are the default."""
+    """Data sets of each table."""
     defaults: dict[Table, int]
-    """How many of those."""
+    """How many of those, from the first, are used by default."""
     snapshots: int
-    """How often a training is scored on its way, its end among them."""
+    """How often a model is scored in training, its end included."""
     saves_per_snapshot: int
     evaluation_seeds: int
     drawn: int
-    """Images that are drawn for the distance to the data."""
+    """Number of images to generate for the distance to the data."""
     sampling: Sampling
 
 
 GRIDS = "shapes3d", "cars3d", "mpi3d"
-FULL = Scale(
+FULL = Size(
     "full",
     {"table1": GRIDS, "table2": ("celeba",), "ablation": ("mpi3d", "cars3d", "shapes3d"), "downstream": GRIDS},
     {"table1": 3, "table2": 1, "ablation": 1, "downstream": 1},
@@ -79,7 +79,7 @@ FULL = Scale(
     drawn=50_000,
     sampling=Sampling(steps=100, solver="ddim"),
 )
-SMALL = Scale(
+SMALL = Size(
     "small",
     {"table1": ("rooms",), "table2": ("faces",), "ablation": ("rooms",), "downstream": ("rooms",)},
     {"table1": 1, "table2": 1, "ablation": 1, "downstream": 1},
@@ -90,38 +90,38 @@ SMALL = Scale(
     sampling=Sampling(steps=10),
 )
 TINY = replace(SMALL, name="tiny", evaluation_seeds=1, drawn=16, sampling=Sampling(steps=2))
-SCALES: dict[ScaleName, Scale] = {"full": FULL, "small": SMALL, "tiny": TINY}
+SIZES: dict[ScaleName, Size] = {"full": FULL, "small": SMALL, "tiny": TINY}
 
 
-def first_stage(scale: Scale, name: str, out: Path, perceptual: tuple[str, str]) -> VQRunConfig:
-    """The first stage of a set; `perceptual` are the files of VGG16 and of LPIPS, or empty."""
-    if scale.name == "full":
+def first_stage(size: Size, name: str, out: Path, perceptual: tuple[str, str]) -> VQRunConfig:
+    """The first stage of a set; `perceptual` are the paths of VGG16's and LPIPS's weights, or empty."""
+    if size.name == "full":
         config = FIRST_STAGES[f"vq-{name}"].config
     else:
-        config = _small_first_stage(scale.name, _small_data(scale.name, name, out))
+        config = _small_first_stage(size.name, _small_data(size.name, name, out))
     files = replace(config.model.perceptual, backbone=perceptual[0], heads=perceptual[1])
     return replace(config, model=replace(config.model, perceptual=files))
 
 
-def methods(scale: Scale, table: Table, name: str, out: Path) -> dict[str, Method]:
-    """The rows of a table on a set, by the names of their folders. A row of two tables has one name."""
-    full = scale.name == "full"
-    rows = _published(name) if full else _small(scale.name, table, _small_data(scale.name, name, out))
+def methods(size: Size, table: Table, name: str, out: Path) -> dict[str, Method]:
+    """The rows of a table on a set, by the names of their folders. A row that two tables share has one name."""
+    full = size.name == "full"
+    rows = _published(name) if full else _small(size.name, table, _small_data(size.name, name, out))
     if table != "ablation":
-        kept = ("dyga", "encdiff") if scale.name == "tiny" else ("dyga", "dyga-published", "encdiff")
+        kept = ("dyga", "encdiff") if size.name == "tiny" else ("dyga", "dyga-published", "encdiff")
         return {row: rows[row] for row in kept}
     return _ablation(rows, "" if full else "unet-", ("dyga", "dyga-published") if full else ("dyga",))
 
 
 def _published(name: str) -> dict[str, Method]:
-    found = {
+    rows = {
         "dyga": Method("DyGA and Skip Dropout, corrected anchors", PRESETS[f"dyga-{name}"].config, OURS),
         "dyga-published": Method("as published, anchors too", PRESETS[f"dyga-{name}-published"].config, OURS),
         "encdiff": Method("EncDiff", PRESETS[f"encdiff-{name}"].config, ENCDIFF, "scalars"),
     }
     if name != "celeba":
-        return found
-    return {row: method._replace(config=_labelled(method.config)) for row, method in found.items()}
+        return rows
+    return {row: method._replace(config=_labelled(method.config)) for row, method in rows.items()}
 
 
 def _labelled(config: RunConfig) -> RunConfig:
@@ -135,8 +135,8 @@ def _diffusion(config: RunConfig) -> DiffusionConfig:
     return config.model
 
 
-def _ablation(rows: dict[str, Method], prefix: str, pulled: tuple[str, ...]) -> dict[str, Method]:
-    """Skip Dropout on and off by anchors on and off, all else alike."""
+def _ablation(rows: dict[str, Method], prefix: str, anchored: tuple[str, ...]) -> dict[str, Method]:
+    """Skip Dropout on and off, with anchors on and off; all else is the same."""
 
     def without(config: RunConfig, anchors: bool, skip_dropout: bool) -> RunConfig:
         model = _diffusion(config)
@@ -147,15 +147,15 @@ def _ablation(rows: dict[str, Method], prefix: str, pulled: tuple[str, ...]) -> 
         return replace(config, model=model)
 
     base = rows["dyga"].config
-    found = {
+    ablation = {
         f"{prefix}neither": Method("neither", without(base, True, True)),
         f"{prefix}skip-dropout": Method("Skip Dropout alone", without(base, True, False)),
     }
-    for row in pulled:
+    for row in anchored:
         kind = "published anchors" if row == "dyga-published" else "corrected anchors"
-        found[f"{prefix}{row}-alone"] = Method(f"{kind} alone", without(rows[row].config, False, True))
-        found[f"{prefix}{row}"] = rows[row]._replace(title=f"{kind} and Skip Dropout", printed="")
-    return found
+        ablation[f"{prefix}{row}-alone"] = Method(f"{kind} alone", without(rows[row].config, False, True))
+        ablation[f"{prefix}{row}"] = rows[row]._replace(title=f"{kind} and Skip Dropout", printed="")
+    return ablation
 
 
 def _small_data(scale: ScaleName, name: str, out: Path) -> DataConfig:
@@ -173,7 +173,7 @@ SMALL_VQ = VQConfig(channels=(8, 16, 16, 32), num_res_blocks=1, codebook_size=12
 TINY_VQ = VQConfig(channels=(4, 4, 8, 8), num_res_blocks=1, codebook_size=32, norm_groups=4)
 SMALL_CHANNELS = 6
 SMALL_IMAGES = 16_000
-"""Images that a small second stage is trained on."""
+"""Number of training images of a small second stage."""
 SMALL_UNET_IMAGES = 10_000
 SMALL_VQ_IMAGES = 9_600
 
@@ -205,7 +205,7 @@ def _small_first_stage(scale: ScaleName, data: DataConfig) -> VQRunConfig:
 
 def _small(scale: ScaleName, table: Table, data: DataConfig) -> dict[str, Method]:
     images = {"small": SMALL_UNET_IMAGES if table == "ablation" else SMALL_IMAGES}.get(scale, 640)
-    # for as many images: a U-Net learns little in few steps, and where attributes are scored there are few images
+    # more steps for the same images: a U-Net learns little in few steps, and the set with attributes has few images
     more_steps = scale == "tiny" or table in ("table2", "ablation")
     base = RunConfig(
         data,

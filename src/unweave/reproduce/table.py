@@ -1,7 +1,8 @@
-"""Finished pieces as a table: JSON with every number, Markdown to read.
+"""The results of finished jobs as a table: JSON with all numbers, Markdown to read.
 
-The spread over trainings is that of their means over evaluation seeds; the spread over evaluation seeds, that within a
-training, averaged. Both are standard deviations of a sample; there is none of one.
+The spread over trainings is the standard deviation of their means over evaluation seeds. The spread over evaluation
+seeds is the standard deviation within a training, averaged over trainings. Both are sample standard deviations, with
+n - 1; one value has none.
 """
 
 import json
@@ -10,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from unweave.metrics.downstream import OFFICIAL_SIZES
-from unweave.reproduce.plan import FIRST, Piece, Request
+from unweave.reproduce.plan import FIRST, Job, Request
 from unweave.reproduce.printed import DCI, FACTOR_VAE, PRINTED, TAD, Row
 
 TITLES = {
@@ -36,29 +37,29 @@ CAPTIONS = {
 }
 
 
-def collect(request: Request, pieces: Sequence[Piece], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What `table.json` holds; all that is not a time is the same however often the work was cut."""
+def collect(request: Request, jobs: Sequence[Job], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The content of `table.json`; except for times it does not depend on interruptions."""
     return {
         "table": request.table,
         "scale": request.scale,
         "seeds": list(request.seeds),
         "evaluation_seeds": request.size.evaluation_seeds,
-        "sets": {name: _set(request, name, pieces, results) for name in request.sets},
-        "losses": {piece.name: results[piece.name]["losses"] for piece in pieces},
-        "seconds": {piece.name: results[piece.name]["seconds"] for piece in pieces},
+        "sets": {name: _set(request, name, jobs, results) for name in request.sets},
+        "losses": {job.name: results[job.name]["losses"] for job in jobs},
+        "seconds": {job.name: results[job.name]["seconds"] for job in jobs},
     }
 
 
-def _set(request: Request, name: str, pieces: Sequence[Piece], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _set(request: Request, name: str, jobs: Sequence[Job], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     first = results[f"{name}/{FIRST}"]
-    rows: dict[str, list[Piece]] = {}
-    for piece in pieces:
-        if piece.method and piece.name.startswith(f"{name}/"):
-            rows.setdefault(piece.row, []).append(piece)
+    rows: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.method and job.name.startswith(f"{name}/"):
+            rows.setdefault(job.row, []).append(job)
     printed = PRINTED.get(request.table, {})
     return {
         "first_stage": {key: first[key] for key in ("images", "psnr", "ssim", "codes_used", "perplexity")},
-        "rows": [_row(same[0], [results[piece.name] for piece in same], printed, name) for same in rows.values()],
+        "rows": [_row(same[0], [results[job.name] for job in same], printed, name) for same in rows.values()],
         "printed": {method: _printed(sets.get(name)) for method, sets in printed.items() if name in sets},
     }
 
@@ -67,14 +68,14 @@ def _printed(row: Row | None) -> dict[str, Any]:
     return {score: number._asdict() if number else None for score, number in (row or {}).items()}
 
 
-def _row(piece: Piece, runs: Sequence[dict[str, Any]], printed: dict[str, dict[str, Row]], name: str) -> dict[str, Any]:
-    assert piece.method is not None
-    found: dict[str, Any] = {
-        "row": piece.row,
-        "title": piece.method.title,
+def _row(job: Job, runs: Sequence[dict[str, Any]], printed: dict[str, dict[str, Row]], name: str) -> dict[str, Any]:
+    assert job.method is not None
+    row: dict[str, Any] = {
+        "row": job.row,
+        "title": job.method.title,
         "images": runs[0]["images"],
-        "official_codes": piece.method.official,
-        "printed": _printed(printed.get(piece.method.printed, {}).get(name)),
+        "official_codes": job.method.official,
+        "printed": _printed(printed.get(job.method.printed, {}).get(name)),
         **{
             protocol: {
                 score: _spreads([[one[score] for one in run["last"][protocol]] for run in runs])
@@ -88,16 +89,16 @@ def _row(piece: Piece, runs: Sequence[dict[str, Any]], printed: dict[str, dict[s
     }
     if "distance" in runs[0]:
         distances = [run["distance"] for run in runs]
-        found["distance"] = {
+        row["distance"] = {
             "name": distances[0]["name"],
             "images": distances[0]["images"],
             **_spreads([[one["value"]] for one in distances]),
         }
-    return {**found, "beats_untrained": _beats(found)}
+    return {**row, "beats_untrained": _beats(row)}
 
 
 def _spreads(values: Sequence[Sequence[float]]) -> dict[str, float | None]:
-    """Of values by training and evaluation seed."""
+    """The mean and both spreads of values by training and evaluation seed."""
     means = [fmean(same) for same in values]
     within = [stdev(same) for same in values if len(same) > 1]
     return {
@@ -112,7 +113,7 @@ def _headline(scores: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _best(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of each training the snapshot with the highest sum of official scores, evaluation seed 0: chosen by labels."""
+    """The best snapshot of each training: that of the highest sum of official scores, evaluation seed 0."""
     chosen = []
     for run in runs:
         last = {"images": run["images"], **run["last"]["official"][0]}
@@ -123,8 +124,8 @@ def _best(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _beats(row: dict[str, Any]) -> bool | None:
-    """Whether the trained units are above those of the untrained extractor by more than either spread over trainings,
-    in the last headline score under the robust protocol; None for one training."""
+    """Whether the trained units score higher than the untrained extractor by more than both spreads over trainings, in
+    the last headline score under the robust protocol; None for one training."""
     name = _headline(row["robust"])[-1]
     trained, untrained = row["robust"][name], row["untrained"][name]
     if trained["training_spread"] is None:
@@ -137,11 +138,11 @@ def as_json(table: dict[str, Any]) -> str:
 
 
 def as_markdown(table: dict[str, Any]) -> str:
-    """The table to read, with a line on what each cell is."""
+    """The table in Markdown, with a line about each cell."""
     parts = [f"# {table['table']}: {CAPTIONS[table['table']]}", _about(table)]
     for name, one in table["sets"].items():
         parts += [f"## {name}", *_blocks(table["table"], one), _remarks(one)]
-    fallen = [piece for piece, losses in table["losses"].items() if not losses["fell"]]
+    fallen = [job for job, losses in table["losses"].items() if not losses["fell"]]
     fell = "no, not in " + ", ".join(fallen) if fallen else f"yes, in all {len(table['losses'])} trainings"
     parts.append(f"Losses fell from the first tenth of the steps to the last: {fell}.")
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Which images a step sees: a function of (seed, images seen, process) alone, so any run can be taken up anywhere."""
+"""The batches of training: a function of (seed, images seen, process) only, so that a run can be resumed anywhere."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,7 +10,8 @@ from unweave.errors import require
 
 
 def split_rows(num_images: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers to train on and to hold out, both sorted; at least one image is trained on."""
+    """Row numbers to train on and to hold out, both sorted int64; at least one image is trained on. Raises `UserError`
+    for an empty data set."""
     require(num_images >= 1, "the data set has no images")
     order = np.random.default_rng((seed, 1)).permutation(num_images)
     num_held = min(round(held_out * num_images), num_images - 1)
@@ -18,21 +19,21 @@ def split_rows(num_images: int, held_out: float, seed: int) -> tuple[np.ndarray,
 
 
 class Order:
-    """The endless order of training rows: a fresh seeded permutation each time all were seen."""
+    """The endless order of the training rows: a new random permutation for each epoch."""
 
     def __init__(self, rows: np.ndarray, seed: int):
         self.rows, self.seed = rows, seed
         self._epoch, self._permuted = -1, rows
 
     def rows_at(self, start: int, num: int) -> np.ndarray:
-        """Rows at places start, ..., start + num - 1 of the order."""
-        found = []
+        """Rows at positions start, ..., start + num - 1 of the order."""
+        parts = []
         while num > 0:
-            epoch, place = divmod(start, len(self.rows))
-            part = self._permutation(epoch)[place : place + num]
-            found.append(part)
+            epoch, position = divmod(start, len(self.rows))
+            part = self._permutation(epoch)[position : position + num]
+            parts.append(part)
             start, num = start + len(part), num - len(part)
-        return np.concatenate(found)
+        return np.concatenate(parts)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
@@ -46,7 +47,7 @@ Read = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class _Rows(Dataset):
-    """Reads a whole batch at a time: memory-mapped and rendered sets are fastest so."""
+    """Reads a whole batch at a time, which is fastest for memory-mapped and rendered sets."""
 
     def __init__(self, read: Read):
         self.read = read
@@ -64,11 +65,11 @@ class _Batches:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         share = self.batch_size // self.num_processes
-        place = self.start
+        position = self.start
         while True:
-            batch = self.order.rows_at(place, self.batch_size)
+            batch = self.order.rows_at(position, self.batch_size)
             yield batch[self.rank * share : (self.rank + 1) * share]
-            place += self.batch_size
+            position += self.batch_size
 
 
 def batches(
@@ -80,9 +81,9 @@ def batches(
     num_processes: int = 1,
     workers: int = 0,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches, this process's share of each: what `read` gives of the rows, as tensors.
+    """Endless batches, this process's share of each: the result of `read` for the rows, as tensors.
 
-    The processes together see the batch that one process would see alone. With workers, `read` is pickled.
+    The shares of all processes make the batch of a single process. With workers, `read` is pickled.
     """
     sampler = _Batches(order, start, batch_size, rank, num_processes)
     loader = DataLoader(_Rows(read), sampler=sampler, batch_size=None, num_workers=workers)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Exponential moving average of weights."""
+"""Exponential moving average of weights, with the decay of the published code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +12,7 @@ Tensors = dict[str, torch.Tensor]
 class Ema:
     """Moving average of the floating-point tensors of some modules, decay min(`decay`, (1 + n) / (10 + n)) at update n.
 
-    BatchNorm's running statistics are averaged like the weights they belong to, so that the averaged network is
-    normalised by statistics of the same age.
+    BatchNorm's running statistics are averaged as the weights are, so that they fit the averaged network.
     """
 
     def __init__(self, modules: dict[str, nn.Module], decay: float):
@@ -31,21 +30,21 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step of the average towards the weights as they are now."""
+        """Moves the average one step towards the present weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         live = self._live()
         torch._foreach_lerp_(list(self.average.values()), [live[name] for name in self.average], 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, average: Tensors, num_updates: int) -> None:
-        """Goes on from a saved average."""
+        """Restores a saved average."""
         for name, tensor in self.average.items():
             tensor.copy_(average[name])
         self.num_updates = num_updates
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The modules hold their average for a while, in place, and their own weights again afterwards."""
+        """Inside the context the modules hold their average, in place; afterwards their own weights again."""
         self._exchange()
         try:
             yield

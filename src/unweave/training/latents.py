@@ -1,4 +1,4 @@
-"""The latents of a data set, encoded once and kept in a store beside that of its images.
+"""The latents of a data set, encoded once and stored beside its images.
 
 B batch, C h w latent channels, height, width.
 """
@@ -13,7 +13,7 @@ from unweave.config import DataConfig
 from unweave.data.base import ImageSet
 from unweave.data.cache import cache_folder
 from unweave.data.store import Skipped, Store, converted, fingerprint
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.models.tokenizer import VQ
 from unweave.record import Log
 
@@ -21,7 +21,7 @@ BATCH = 64
 
 
 class LatentSource:
-    """Every image's latent, unscaled, float16; to the store, which keeps bytes, (C, h, 2 w) of those."""
+    """The unscaled latents of all images, float16 (C, h, w), as the bytes (C, h, 2 w) that a store keeps."""
 
     def __init__(self, tokenizer: VQ, dataset: ImageSet):
         self.tokenizer, self.dataset = tokenizer, dataset
@@ -29,7 +29,7 @@ class LatentSource:
 
     @property
     def version(self) -> str:
-        """Of the images and of the VQModel; not of the scale, which depends on the images that a run begins with."""
+        """Depends on images and VQModel; not on the scale, which is from the first images of a run."""
         weights = hashlib.sha256()
         for name, tensor in sorted(self.tokenizer.vq.state_dict().items()):
             weights.update(name.encode() + tensor.cpu().numpy().tobytes())
@@ -61,7 +61,7 @@ class Latents(NamedTuple):
 
 
 def cached_latents(tokenizer: VQ, dataset: ImageSet, config: DataConfig, log: Log) -> Latents:
-    """The latents of all images, encoded first where no process did so before; see `data.store.converted`."""
+    """The latents of all images, encoded now unless a process did so before; see `data.store.converted`."""
     source = LatentSource(tokenizer, dataset)
     path = cache_folder(config.cache) / f"latents-{source.version}.npy"
     return Latents(converted(source, path, config, log))

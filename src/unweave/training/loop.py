@@ -1,7 +1,7 @@
-"""The loop: steps, and between them fits, record and checkpoints.
+"""The training loop: steps, and between them fits, the record and checkpoints.
 
-All randomness of a step is seeded from (seed, process, images seen): a run that was killed and resumed repeats, bit for
-bit on a CPU, what an uninterrupted one does.
+All random numbers of a step are seeded from (seed, process, images seen): on a CPU a run that was killed and resumed
+equals an uninterrupted one bit for bit.
 """
 
 import signal
@@ -17,7 +17,7 @@ import torch
 from unweave.config import LoopConfig
 from unweave.errors import UserError
 from unweave.models.base import eval_mode
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.record import Display
 from unweave.training import checkpoint
 from unweave.training.batches import Order, batches
@@ -32,7 +32,7 @@ OnSave = Callable[[Any], None]
 
 @dataclass
 class StepLog:
-    """The numbers of the steps since the last line of the record, left on the device until they are asked for."""
+    """The numbers of the steps since the last line of the record, kept on the device until they are needed."""
 
     parts: list[dict[str, torch.Tensor]] = field(default_factory=list)
     start: float = field(default_factory=time.monotonic)
@@ -44,7 +44,7 @@ class StepLog:
 
 
 def resume_or_build(run: Run, start: int = 0) -> State:
-    """The state that the run's folder holds; a fresh one, of the given start, where it holds none."""
+    """The state saved in the run's folder; if there is none, the initial state of restart number `start`."""
     saved = checkpoint.load(run.folder, run.log)
     state = build(run, start, fresh=saved is None)
     if saved:
@@ -55,7 +55,7 @@ def resume_or_build(run: Run, start: int = 0) -> State:
 
 
 def build(run: Run, start: int, fresh: bool) -> State:
-    """The stage on its device with optimiser and moving average; a fresh one is started, another will be restored."""
+    """The stage on its device with optimiser and moving average; started if `fresh`, otherwise to be restored."""
     options = run.config.train
     torch.manual_seed(mix_seed(options.seed, start) if start else options.seed)
     stage = make_stage(run)
@@ -67,7 +67,7 @@ def build(run: Run, start: int, fresh: bool) -> State:
 
 
 def run_loop(state: State, what: str, until: int, on_save: OnSave | None = None) -> None:
-    """Trains until so many images were seen, or until Ctrl-C or SIGTERM, after which all is saved."""
+    """Trains until `until` images have been seen, or until Ctrl-C or SIGTERM; then saves."""
     run, stage = state.run, state.stage
     options, fabric = run.config.train, run.fabric
     feed = batches(
@@ -82,12 +82,12 @@ def run_loop(state: State, what: str, until: int, on_save: OnSave | None = None)
     steps, start = StepLog(), time.monotonic() - state.seconds
     with catching_signals() as caught, Display(what, until, "images", run.quiet) as display:
         while state.images < until and not any_process(fabric, bool(caught)):
-            # Train on one batch.
+            # train on one batch
             before = state.images
             steps.parts.append(train_step(state, next(feed)))
             state.seconds = time.monotonic() - start
 
-            # Write a line of the record.
+            # write a line of the record
             ended, paused = state.images >= options.images, state.images >= until
             fitting = ended or crosses(before, state.images, stage.fit_every_images)
             saving = paused or crosses(before, state.images, options.save_every_images)
@@ -95,16 +95,16 @@ def run_loop(state: State, what: str, until: int, on_save: OnSave | None = None)
                 display.update(state.images, write_record(state, steps))
                 steps = StepLog()
 
-            # Fit the anchors: during training to the weights as they are, after the last step to those that are saved.
+            # fit the anchors: during training to the present weights, after the last step to the average that is saved
             if fitting:
                 with state.ema.applied() if ended else nullcontext():
                     stage.fit(state.images)
 
-            # Save a checkpoint and the model.
+            # save a checkpoint and the model
             if saving:
                 start += save(state, on_save)
 
-        # Save what an interruption would lose.
+        # save after an interruption
         if state.images < until:
             if steps.parts:
                 write_record(state, steps)
@@ -119,7 +119,7 @@ def train_step(state: State, batch: dict[str, torch.Tensor]) -> dict[str, torch.
         group["lr"] = group["lr_ratio"] * learning_rate(options, state.images)
     state.model.train()
 
-    # Sum the gradients of the parts of the batch.
+    # sum the gradients of the parts of the batch
     progress = state.images / options.images
     results: list[dict[str, torch.Tensor]] = []
     inputs = {name: tensor.to(fabric.device, non_blocking=True) for name, tensor in batch.items()}
@@ -129,7 +129,7 @@ def train_step(state: State, batch: dict[str, torch.Tensor]) -> dict[str, torch.
         fabric.backward(losses.total / options.accumulate)
         results.append(losses.parts)
 
-    # Move the weights and their average.
+    # update the weights and their average
     if options.clip:
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, options.clip)
@@ -142,23 +142,23 @@ def train_step(state: State, batch: dict[str, torch.Tensor]) -> dict[str, torch.
 
 
 def learning_rate(options: LoopConfig, images: int) -> float:
-    """That of the step that follows `images` images: it rises to `lr`, stays, and falls to 0 at the end."""
-    warm = (images + options.batch_size) / max(options.warmup_images, 1)
-    left = (options.images - images) / max(options.cooldown * options.images, 1)
-    return options.lr * min(1.0, warm, left)
+    """The learning rate of the step after `images` images: linear warm-up, constant, linear cool-down to 0."""
+    warmup = (images + options.batch_size) / max(options.warmup_images, 1)
+    cooldown = (options.images - images) / max(options.cooldown * options.images, 1)
+    return options.lr * min(1.0, warmup, cooldown)
 
 
 def write_record(state: State, steps: StepLog) -> str:
-    """Writes a line of the record and returns what the display shows beside the bar."""
+    """Writes a line of the record and returns the note of the progress bar."""
     run, series = state.run, finite_series(state, steps)
     if run.quiet:
         return ""
-    fresh = len(steps.parts) * run.config.train.batch_size
+    num_images = len(steps.parts) * run.config.train.batch_size
     line: dict[str, Any] = {
         "images": state.images,
         "step": state.step,
         "seconds": round(state.seconds, 2),
-        "images_per_second": round(fresh / (time.monotonic() - steps.start), 1),
+        "images_per_second": round(num_images / (time.monotonic() - steps.start), 1),
         "lr": state.optimizer.param_groups[0]["lr"],
         **{name: sum(values) / len(values) for name, values in series.items()},
         **state.stage.measure(),
@@ -169,7 +169,7 @@ def write_record(state: State, steps: StepLog) -> str:
 
 
 def finite_series(state: State, steps: StepLog) -> dict[str, list[float]]:
-    """The numbers of the steps, averaged over processes. Raises `UserError` when a loss is not finite."""
+    """The numbers of the steps, averaged over processes. Raises `UserError` if a loss is not finite."""
     run = state.run
     series = {
         name: (sum_over_processes(run.fabric)(torch.tensor(values)) / run.fabric.world_size).tolist()
@@ -188,23 +188,23 @@ def finite_series(state: State, steps: StepLog) -> dict[str, list[float]]:
 
 
 def save(state: State, on_save: OnSave | None) -> float:
-    """Writes a checkpoint and the model folder, shows the model to `on_save` and returns the seconds that this looked.
+    """Writes a checkpoint and the model folder, and calls `on_save`; returns the seconds that `on_save` took.
 
-    Comes after `write_record`, which stops at a loss that is not finite: what is saved is good, and a resumed run
-    writes the same lines as an uninterrupted one.
+    Called after `write_record`, which raises for a loss that is not finite: so the saved state is finite, and a resumed
+    run writes the same lines as an uninterrupted one.
     """
     if state.run.quiet:
         return 0.0
     checkpoint.save(state.run.folder, snapshot(state))
     with state.ema.applied():
         state.stage.save(state.run.folder / "model", history(state))
-    looking = time.monotonic()
+    start = time.monotonic()
     show(state, on_save)
-    return time.monotonic() - looking
+    return time.monotonic() - start
 
 
 def show(state: State, on_save: OnSave | None) -> None:
-    """Shows the model, averaged and in eval mode, to `on_save`."""
+    """Calls `on_save` with the model, averaged and in eval mode."""
     if on_save and not state.run.quiet:
         state.model.history = history(state)  # pyright: ignore[reportArgumentType]
         with state.ema.applied(), eval_mode(state.model):
@@ -212,17 +212,17 @@ def show(state: State, on_save: OnSave | None) -> None:
 
 
 def history(state: State) -> dict[str, Any]:
-    """How far a model was trained, as its folder says."""
+    """How long a model was trained, for its folder."""
     return {"images": state.images, "step": state.step, "seconds": round(state.seconds, 1)}
 
 
 def crosses(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, after]; never where `every` is 0."""
+    """Whether a multiple of `every` lies in (before, after]; False if `every` is 0."""
     return every > 0 and before // every != after // every
 
 
 def any_process(fabric: Fabric, flag: bool) -> bool:
-    """Whether the flag is set in any process: all must leave the loop at the same step."""
+    """Whether the flag is set in any process, so that all leave the loop at the same step."""
     if fabric.world_size == 1:
         return flag
     return bool(sum_over_processes(fabric)(torch.tensor(float(flag), device=fabric.device)) > 0)
@@ -230,12 +230,12 @@ def any_process(fabric: Fabric, flag: bool) -> bool:
 
 @contextmanager
 def catching_signals() -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM instead of stopping at once; a second one stops at once."""
+    """Collects a first Ctrl-C or SIGTERM instead of stopping; a second one stops at once."""
     caught: list[int] = []
 
     def catch(number: int, _: Any) -> None:
         if caught:
-            raise KeyboardInterrupt("stopped at once, not saved since the last checkpoint")
+            raise KeyboardInterrupt("stopped at once; steps since the last checkpoint are lost")
         caught.append(number)
 
     before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}

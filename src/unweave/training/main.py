@@ -5,7 +5,7 @@
     unweave train dyga-rooms --run runs/big --train.devices 8                  # eight GPUs of one machine
     torchrun --nproc-per-node 8 -m unweave train dyga-rooms --run runs/big --train.devices 8
 
-Progress is counted in images, so that batch size and number of processes do not change what a number means.
+Progress is counted in images, which does not depend on the batch size and the number of processes.
 """
 
 from pathlib import Path
@@ -29,13 +29,13 @@ def train(
     dataset: ImageSet | None = None,
     on_save: OnSave | None = None,
 ) -> Path:
-    """Trains, or resumes, the run in `folder`; returns the folder of the model.
+    """Trains the run in `folder`, or resumes it; returns the folder of the model.
 
-    Images come from the data set that the options name, or from `dataset` where one is given. `on_save` is shown the
-    model as it is saved, averaged and in eval mode; its time does not count as training. A resumed run begins by
-    showing where it stands, as whoever looked may have been cut off too.
-    Raises `UserError` for a folder of another run, a disk that cannot be written, or a loss that is not finite, and
-    KeyboardInterrupt, with all saved and the way to go on as its text, after Ctrl-C.
+    Images come from the data set of the options, or from `dataset` if given. `on_save` is called with the model each
+    time it is saved, averaged and in eval mode; its time does not count as training time. A resumed run first calls it
+    for the model as it is, because the last call may have been interrupted.
+    Raises `UserError` for a folder of another run, a folder that cannot be written to, or a loss that is not finite;
+    after Ctrl-C it saves and raises KeyboardInterrupt with a text that says how to resume.
     """
     config = checkpoint.open_run(folder, config)
     stopped_at = launch(config.train, _main, config, folder, log, dataset, on_save)
@@ -56,7 +56,7 @@ def _main(
     if not fabric.is_global_zero:
         log = _silence
 
-    # Open the data and hold some of it out.
+    # open the data and hold some of it out
     trained_on = config.data if dataset is None else None
     if dataset is None:
         dataset = open_dataset(config.data, config.model.image_size, log)
@@ -64,14 +64,14 @@ def _main(
     record = Record(folder / "metrics.jsonl", silent=not fabric.is_global_zero)
     run = Run(fabric, config, folder, dataset, trained_on, rows, held_out, record, log)
 
-    # Choose among several starts, once.
+    # choose one of several restarts, once
     options = config.train
     if options.restarts > 1 and not checkpoint.newest(folder):
         reached = choose_start(run)
         if reached < options.restart_images:
             return reached
 
-    # Train from where the run stands.
+    # train, or resume
     state = resume_or_build(run)
     if state.images:
         show(state, on_save)

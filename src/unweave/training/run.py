@@ -1,4 +1,4 @@
-"""What stays the same during a run."""
+"""All that stays the same during a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Run:
     folder: Path
     dataset: ImageSet
     trained_on: DataConfig | None
-    """Where the images are; None where they were handed over."""
+    """The options of the data set; None for images in memory."""
     rows: np.ndarray
     held_out: np.ndarray
     record: Record
@@ -28,5 +28,5 @@ class Run:
 
     @property
     def quiet(self) -> bool:
-        """Whether this process leaves talking and writing to another."""
+        """Whether this process prints and writes nothing, because another does."""
         return not self.fabric.is_global_zero

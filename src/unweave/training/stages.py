@@ -1,5 +1,5 @@
-"""What can be trained: the first stage, images to latents, and the second, latents from units; each as the loop of
-`train` sees it."""
+"""The two stages of training, as the training loop sees them: the first stage (images to latents), and models with
+units, among them the second stage (latents from units)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from unweave.data.base import ImageSet
 from unweave.errors import require
 from unweave.models.base import UnitModel, eval_mode, make_model
 from unweave.models.folder import save_model
-from unweave.models.images import normalise
+from unweave.models.pixels import normalise
 from unweave.models.tokenizer import VQ, write_vq
 from unweave.models.vqgan import VQGAN
 from unweave.nn.perceptual import Perceptual
@@ -27,73 +27,72 @@ M = TypeVar("M", bound=nn.Module)
 
 NUM_TOKENIZER_IMAGES = 4096
 NUM_HELD_OUT_IMAGES = 2048
-NUM_REDRAWN_IMAGES = 1000
+NUM_RECONSTRUCTED_IMAGES = 1000
 NUM_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class Reader:
-    """What a step is given of some rows, by the names that the model's `forward` has for it."""
+    """Reads the inputs of a step, under the names of the arguments of the model's `forward`."""
 
     dataset: ImageSet
     latents: Latents | None = None
 
     def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """(b,) -> images uint8 (b, H, W, 3) and, where they are known, their latents float16 (b, C, h, w)."""
-        known = {"encoded": self.latents.rows(rows)} if self.latents else {}
-        return {"images": self.dataset.images(rows), **known}
+        """(b,) -> images uint8 (b, H, W, 3) and, if they are cached, their latents float16 (b, C, h, w)."""
+        encoded = {"encoded": self.latents.rows(rows)} if self.latents else {}
+        return {"images": self.dataset.images(rows), **encoded}
 
 
 class Stage(ABC, Generic[M]):
     """A model with all that its training needs beside the loop.
 
-    `model(images, progress)`, images (B, 3, H, W) in [-1, 1], `progress` the part of the run that is done, gives
-    `Losses`; its state is what a checkpoint holds. `averaged` are the parts that have a moving average, under the names
-    that they have in checkpoints.
+    `model(images, progress)` returns `Losses` for images (B, 3, H, W) in [-1, 1] at `progress`, 0 to 1, of the run;
+    checkpoints have its state. `averaged` are the parts with a moving average, under their names in checkpoints.
     """
 
     run: Run
     model: M
     averaged: dict[str, nn.Module]
     fit_every_images: int = 0
-    """`fit` is due each time this many images were trained on, and at the end; 0: only then."""
+    """`fit` is called every time this many images have been trained on, and at the end; 0: at the end only."""
 
     @abstractmethod
     def start(self) -> str:
-        """What a fresh run does once, before the first step; returns a line about it."""
+        """Called once in a new run, before the first step; returns a line for the log."""
 
     def reader(self) -> Reader:
-        """What reads the images of a step."""
+        """Reads the images of a step."""
         return Reader(self.run.dataset)
 
     @abstractmethod
     def optimizer(self) -> torch.optim.Optimizer:
-        """A fresh optimiser of all that is learned; each of its groups has an `lr_ratio`, in units of `train.lr`."""
+        """A new optimiser of all trained weights; each of its groups has an `lr_ratio`, in units of `train.lr`."""
 
     def fit(self, images: int) -> None:
-        """Sets, from the training images, what is not learned by gradients; in every process."""
+        """Fits, to the training images, what is not learned by gradients; called in every process."""
         del images
 
     @abstractmethod
     def measure(self) -> dict[str, Any]:
-        """What a line of the record says beside the losses of its steps; in the first process only."""
+        """Further values of a line of the record, beside the losses of its steps; in the first process only."""
 
     @abstractmethod
     def note(self, line: dict[str, Any]) -> str:
-        """A line of the record in a few words."""
+        """The main values of a line of the record, for the progress bar."""
 
     @abstractmethod
     def save(self, folder: Path, history: dict[str, Any]) -> None:
-        """Writes the model as it is used after training."""
+        """Writes the model for use after training."""
 
 
 def spread(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of some sorted rows, evenly: neighbours in a grid of factors are alike."""
+    """At most `most` of some sorted rows, evenly spaced, because neighbours in a grid of factors are similar."""
     return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)]
 
 
 def make_stage(run: Run) -> Stage[Any]:
-    """The stage that the options of a run describe, with fresh weights."""
+    """The stage for the options of a run, with initial weights."""
     return FirstStage(run, run.config) if isinstance(run.config, VQRunConfig) else UnitStage(run, run.config)
 
 
@@ -119,13 +118,13 @@ class UnitStage(Stage[UnitModel]):
         return self.model.prepare(normalise(torch.from_numpy(self.run.dataset.images(np.sort(rows)))))
 
     def reader(self) -> Reader:
-        """With the latents, where they are to be encoded only once; that happens here, after the tokenizer has its
-        weights."""
+        """With `train.cache_latents` reads latents too. They are encoded here, when the tokenizer has its weights.
+        Raises `UserError` for images in memory."""
         if not self.config.train.cache_latents:
             return super().reader()
         require(
             self.run.trained_on is not None,
-            "train.cache_latents is for images of a data set: these were handed over, and nothing names them",
+            "train.cache_latents needs images of a data set: these are in memory and have no name",
         )
         tokenizer = self.model.tokenizer
         assert isinstance(tokenizer, VQ)  # by RunConfig
@@ -138,7 +137,8 @@ class UnitStage(Stage[UnitModel]):
 
     @torch.no_grad()
     def fit(self, images: int) -> None:
-        """Fits the anchors to the units of (a seeded subset of) the training images, the same in every process."""
+        """Fits the anchors to the units of (a random subset of) the training images, the same in every process."""
+        # this process's share of the images
         anchors, fabric = self.model.anchors, self.run.fabric
         if not anchors.max_points:
             return
@@ -146,11 +146,13 @@ class UnitStage(Stage[UnitModel]):
         rows = self.run.rows
         if len(rows) > anchors.max_points:
             rows = np.sort(np.random.default_rng(seed).choice(rows, anchors.max_points, replace=False))
-        mine = rows[fabric.global_rank :: fabric.world_size]
+        share = rows[fabric.global_rank :: fabric.world_size]
+
+        # encode them and fit
         with eval_mode(self.model):
             parts = [
                 self.model.units_of(normalise(torch.from_numpy(self.run.dataset.images(chunk)).to(fabric.device)))
-                for chunk in np.array_split(mine, max(1, len(mine) // 512))
+                for chunk in np.array_split(share, max(1, len(share) // 512))
             ]
             anchors.fit(torch.cat(parts), self.model.tokens_of, seed=seed, reduce=sum_over_processes(fabric))
 
@@ -159,7 +161,7 @@ class UnitStage(Stage[UnitModel]):
 
     @torch.no_grad()
     def held_out_loss(self) -> float | None:
-        """The loss on images that are never trained on, always the same ones with the same noise; None without any."""
+        """The loss on held-out images, always the same ones with the same noise; None without any."""
         rows = spread(self.run.held_out, NUM_HELD_OUT_IMAGES)
         if len(rows) == 0:
             return None
@@ -173,8 +175,8 @@ class UnitStage(Stage[UnitModel]):
         return total / len(rows)
 
     def note(self, line: dict[str, Any]) -> str:
-        pull = f"  lambda {line['lambda']:.4f}" if "lambda" in line else ""
-        return f"loss {line['loss']:.4f}{pull}"
+        weight = f"  lambda {line['lambda']:.4f}" if "lambda" in line else ""
+        return f"loss {line['loss']:.4f}{weight}"
 
     def save(self, folder: Path, history: dict[str, Any]) -> None:
         """Writes the model folder, see `models.folder`."""
@@ -183,7 +185,7 @@ class UnitStage(Stage[UnitModel]):
 
 
 class FirstStage(Stage[VQGAN]):
-    """A VQModel and its critic."""
+    """A VQModel and its critic (VQ-GAN, Esser et al. 2021)."""
 
     def __init__(self, run: Run, config: VQRunConfig):
         self.run, self.config = run, config
@@ -195,36 +197,36 @@ class FirstStage(Stage[VQGAN]):
         self.averaged = {"vq": self.model.vq}
 
     def start(self) -> str:
-        """Nothing is fitted: says what losses the pictures."""
+        """Fits nothing; the line has the losses."""
         config = self.config.model
         losses = ["pixels"] if config.pixel else []
         losses += ["VGG16's features"] if self.model.perceptual else []
         losses += ["a critic"] if self.model.critic else []
         missing = config.perceptual.weight and not self.model.perceptual
-        without = "; without a perceptual distance, as --model.perceptual.backbone names no file" if missing else ""
-        return f"training a VQModel by {', '.join(losses)}{without}"
+        without = "; without a perceptual loss, because --model.perceptual.backbone names no file" if missing else ""
+        return f"training a VQModel with the losses of {', '.join(losses)}{without}"
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """The published two, Adam(0.5, 0.9) of VQModel and critic, as one with two groups."""
+        """The two published optimisers, Adam(0.5, 0.9) of VQModel and critic, as one with two groups."""
         groups = [{"params": [*self.model.vq.parameters()], "lr_ratio": 1.0}]
         if self.model.critic:
             groups.append({"params": [*self.model.critic.parameters()], "lr_ratio": self.config.model.critic.lr_ratio})
         return torch.optim.Adam(groups, lr=self.config.train.lr, betas=(0.5, 0.9), fused=True)
 
     def measure(self) -> dict[str, Any]:
-        """How well images that are never trained on come back, and by how many codes: see `VQGAN.measure`."""
+        """Quality of the reconstructions of held-out images, and use of the codebook, see `VQGAN.measure`."""
         without = {} if self.model.perceptual else {"perceptual": None}
         rows = self.run.held_out
         if len(rows) == 0:
             return without
-        found = self.model.measure(self.run.dataset.images(spread(rows, NUM_REDRAWN_IMAGES)))
-        return {**without, "held_out_loss": found.pop("loss"), **found}
+        values = self.model.measure(self.run.dataset.images(spread(rows, NUM_RECONSTRUCTED_IMAGES)))
+        return {**without, "held_out_loss": values.pop("loss"), **values}
 
     def note(self, line: dict[str, Any]) -> str:
-        redrawn = f"  PSNR {line['psnr']:.1f} dB  {line['codes_used']} codes" if "psnr" in line else ""
-        return f"loss {line['loss']:.4f}{redrawn}"
+        quality = f"  PSNR {line['psnr']:.1f} dB  {line['codes_used']} codes" if "psnr" in line else ""
+        return f"loss {line['loss']:.4f}{quality}"
 
     def save(self, folder: Path, history: dict[str, Any]) -> None:
-        """Writes the VQModel's folder, as diffusers and the vq tokenizer read it; its history is the run's record."""
+        """Writes a folder that diffusers and the vq tokenizer read; it has no history beside the run's record."""
         del history
         write_vq(self.model.vq, folder)

@@ -1,4 +1,4 @@
-"""What training changes, as named tensors and back."""
+"""The state of training, its conversion to named tensors, and back."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from unweave.training.stages import Stage
 
 @dataclass
 class State:
-    """What training changes."""
+    """All that training changes."""
 
     stage: Stage[Any]
     wrapped: torch.nn.Module
@@ -33,7 +33,7 @@ class State:
 
 
 def snapshot(state: State) -> Checkpoint:
-    """All that training changes, as named tensors."""
+    """The state as named tensors."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     moments = {
         f"optimizer.{kind}.{names[id(parameter)]}": tensor
@@ -48,17 +48,20 @@ def snapshot(state: State) -> Checkpoint:
 
 def restore(state: State, saved: Checkpoint) -> None:
     """The inverse of `snapshot`."""
+    # model and moving average
     parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
     for name, tensor in saved.tensors.items():
         part, rest = name.split(".", 1)
         parts[part][rest] = tensor
     state.model.load_state_dict(parts["model"])
     state.ema.load(parts["ema"], saved.values["ema_updates"])
+
+    # moments of the optimiser
     parameters = dict(state.model.named_parameters())
     for name, tensor in parts["optimizer"].items():
         kind, owner = name.split(".", 1)
         parameter = parameters[owner]
-        # Adam counts its steps on the CPU unless it is fused on another device
+        # Adam keeps its step count on the CPU, unless it is fused on another device
         device = parameter.device if kind != "step" or parameter.device.type != "cpu" else tensor.device
         state.optimizer.state[parameter][kind] = tensor.to(device)
     state.images, state.step, state.seconds = saved.images, saved.values["step"], saved.values["seconds"]

@@ -1,1 +1,2 @@
-"""A page to play with a run in the browser: `session` answers, `app` lays out, `web` guards, `server` listens."""
+"""A page that explores a run in the browser: `session` computes, `app` is the layout, `web` the security, `server`
+listens."""

@@ -1,6 +1,6 @@
-"""The viewer's page: what is where, and which function answers what. With `web`, the only one that imports Gradio.
+"""The viewer's page: its layout, and the function behind each part. With `web`, the only module that imports Gradio.
 
-Each visitor has a session of their own, in which Gradio keeps their `State`: the picture, and the other for swapping.
+Gradio keeps a `State` for each visitor: the picture, and the other picture for swaps.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,20 +17,20 @@ from unweave.models.folder import LONGEST_NAME
 from unweave.viewer import parts
 from unweave.viewer.session import MOST_BYTES, NUM_EXAMPLES, Seen, Session
 
-KEPT_SECONDS = 3600  # of files that visitors sent
+KEPT_SECONDS = 3600  # of uploaded files
 DIGITS = 2  # of a slider
-# the model answers one at a time, as two answers would only share its cores
+# one request at a time, because two would only share the cores
 ANSWER: dict[str, Any] = {
     "concurrency_id": "model",
     "concurrency_limit": 1,
     "api_visibility": "private",
     "show_progress": "minimal",
 }
-LIVE: dict[str, Any] = {**ANSWER, "trigger_mode": "always_last"}  # what came in meanwhile is answered once, at its last
+LIVE: dict[str, Any] = {**ANSWER, "trigger_mode": "always_last"}  # of requests during a computation, only the last
 
 
 def build(session: Session) -> gr.Blocks:
-    """The page about a run."""
+    """The page of a run."""
     with gr.Blocks(
         title=f"{Path(session.run).name}: unweave", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)
     ) as page:
@@ -39,7 +39,7 @@ def build(session: Session) -> gr.Blocks:
 
 
 def _answer(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, with a visitor's mistake said on the page."""
+    """The same function, with a `UserError` shown on the page."""
 
     @wraps(function)
     def answer(*values: Any) -> Any:
@@ -52,7 +52,7 @@ def _answer(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Page:
-    """The page's parts, made top to bottom, and what they answer."""
+    """The parts of the page, made from top to bottom, and their functions."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -76,8 +76,8 @@ class _Page:
                     gr.Markdown(session.card() or missing, elem_classes="scrolls")
 
     def _picker(self, name: str, what: str) -> tuple[gr.Gallery, gr.File]:
-        """Images of the data to take one from, and a place to drop a file."""
-        gr.Markdown(f"**{what}**: take one of the data, or send one of at most {MOST_BYTES // 2**20} MB")
+        """A gallery of images of the data, and an upload."""
+        gr.Markdown(f"**{what}**: choose one of the data, or upload one of at most {MOST_BYTES // 2**20} MB")
         with gr.Row():
             gallery = gr.Gallery(
                 [(image, f"image {number} of the data") for number, image in enumerate(self.session.examples)],
@@ -104,7 +104,7 @@ class _Page:
 
     def _lay_out_encode(self) -> None:
         self.encoded = gr.HTML(elem_id="encoded", elem_classes="scrolls")
-        with gr.Accordion("Give a unit a name", open=False):
+        with gr.Accordion("Name a unit", open=False):
             with gr.Row():
                 self.named = gr.Dropdown(self._choices(), value=0, label="unit", elem_id="named")
                 self.text = gr.Textbox(label=f"name, at most {LONGEST_NAME} letters", elem_id="name", lines=1)
@@ -130,7 +130,7 @@ class _Page:
         self.unit = gr.Dropdown(self._choices(), value=0, label="unit", elem_id="unit")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                gr.Markdown("Each dot is an image of the data, placed by the unit's token: click one")
+                gr.Markdown("A map of the unit's tokens, a dot per image of the data: click one")
                 self.map = gr.Image(
                     show_label=False,
                     interactive=False,
@@ -143,7 +143,8 @@ class _Page:
                 self.samples = gr.HTML(elem_id="samples")
 
     def connect(self, page: gr.Blocks) -> None:
-        """Says which part asks for what."""
+        """Connects the parts with their functions."""
+        # a new picture updates all that depends on it
         chosen = [self.unit, self.anchor]
         mixing = [self.picture, self.other, self.ticked]
         views = [self.encoded, self.mixed, self.moved, self.samples, *self.sliders]
@@ -155,14 +156,20 @@ class _Page:
             gallery.select(_answer(self.take), None, state, **ANSWER).success(_answer(look), asked, seen, **ANSWER)
             sent = upload.upload(self.receive, [upload, state], [upload, state], **ANSWER)
             sent.success(_answer(look), asked, seen, **ANSWER)
+
+        # swap and traverse
         self.ticked.input(_answer(self.mix), mixing, self.mixed, **LIVE)
         dragged = [slider.input for slider in self.sliders]
         gr.on(dragged, _answer(self.move), [self.picture, *self.sliders], self.moved, **LIVE)
         self.back.click(_answer(self.start), self.picture, [self.moved, *self.sliders], **ANSWER)
+
+        # anchors
         anchored = [self.map, self.anchor, self.samples]
         self.unit.input(_answer(self.show_map), [self.picture, self.unit], anchored, **ANSWER)
         self.map.select(_answer(self.find), [self.picture, self.unit], [self.anchor, self.samples], **ANSWER)
         self.anchor.input(_answer(self.sample), [self.picture, *chosen], self.samples, **ANSWER)
+
+        # names of units, and the page when it is loaded
         labelled = [self.named, self.ticked, self.unit, self.scores, *self.sliders]
         self.save.click(_answer(self.name), [self.named, self.text], labelled, **ANSWER).success(
             _answer(self.look), [*mixing, *chosen], views, **ANSWER
@@ -175,7 +182,7 @@ class _Page:
         return self.session.see(self.session.examples[event.index])
 
     def receive(self, path: str, seen: Seen) -> tuple[None, Seen]:
-        """The picture that was sent, or the one that was there; the place is free for the next."""
+        """The uploaded picture, or the present one if it cannot be read; the upload is emptied."""
         try:
             return None, self.session.see(self.session.read(path))
         except UserError as error:
@@ -185,24 +192,24 @@ class _Page:
     def look(self, seen: Seen, other: Seen, ticked: Sequence[int], unit: int, anchor: int | None) -> list[Any]:
         """All that depends on the picture."""
         session = self.session
-        redrawn = parts.pictures([("the picture", seen.image), ("from its units alone", session.mix(seen, other, []))])
+        encoded = parts.pictures([("the picture", seen.image), ("its reconstruction", session.mix(seen, other, []))])
         table = parts.readings(session.readings(seen), len(session.explorer.sample.factors))
         moved, *sliders = self.start(seen)
-        return [redrawn + table, self.mix(seen, other, ticked), moved, self.sample(seen, unit, anchor), *sliders]
+        return [encoded + table, self.mix(seen, other, ticked), moved, self.sample(seen, unit, anchor), *sliders]
 
     def mix(self, seen: Seen, other: Seen, ticked: Sequence[int]) -> str:
         labels = [self.session.labels[unit] for unit in sorted(ticked)]
-        words = f"with {', '.join(labels)} of the other" if labels else "the picture, redrawn from its units"
+        words = f"with {', '.join(labels)} of the other" if labels else "its reconstruction"
         mixed = self.session.mix(seen, other, ticked)
         return parts.pictures([("the picture", seen.image), ("the other", other.image), (words, mixed)])
 
     def move(self, seen: Seen, *scalars: float) -> str:
         return parts.pictures(
-            [("the picture", seen.image), ("redrawn with the sliders' values", self.session.move(scalars))]
+            [("the picture", seen.image), ("with the values of the sliders", self.session.move(scalars))]
         )
 
     def start(self, seen: Seen) -> list[Any]:
-        """The sliders where the picture has them, each over its usual range, or further where the picture lies."""
+        """The sliders at the picture's values, each over the unit's usual range, extended to include the value."""
         session, scalars = self.session, seen.codes.scalars[0].astype(np.float64).round(DIGITS).tolist()
         lows = np.minimum(session.low.astype(np.float64).round(DIGITS), scalars).tolist()
         highs = np.maximum(session.high.astype(np.float64).round(DIGITS), scalars).tolist()
@@ -232,7 +239,7 @@ class _Page:
         return self.relabel()
 
     def relabel(self) -> list[Any]:
-        """The units by the names that they have now."""
+        """All labels, with the present names of the units."""
         choices = gr.update(choices=self._choices())
         results, labels = self.session.results, self.session.labels
         scores = parts.scores(results, labels) if results else ""

@@ -1,4 +1,4 @@
-"""What the viewer shows, as pieces of HTML: pictures are in them, and all that someone typed is escaped."""
+"""The parts of the viewer's page as HTML with embedded pictures; all typed text is escaped."""
 
 import io
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Score(NamedTuple):
 
 
 def pictures(named: Sequence[tuple[str, np.ndarray]]) -> str:
-    """Pictures (H, W, 3) side by side, each with words below it."""
+    """Pictures (H, W, 3) side by side, each with a text below."""
     return _part("pictures", named)
 
 
@@ -33,23 +33,22 @@ def rows(drawn: Sequence[Drawn]) -> str:
     return _part("rows", drawn)
 
 
-def readings(found: Sequence[Reading], num_images: int) -> str:
-    """What units say of a picture, as a table; `num_images` say what is usual."""
-    return _part("readings", found, num_images)
+def readings(units: Sequence[Reading], num_images: int) -> str:
+    """The units of a picture as a table; they are compared with those of `num_images` images."""
+    return _part("readings", units, num_images)
 
 
 def scores(results: dict[str, Any], labels: Sequence[str]) -> str:
-    """The scores of a run with their meaning, and how much each unit matters for each factor."""
-    data, found = results["data"], results["scores"]
+    """The scores of a run with their meaning, and the importance of each unit for each factor."""
+    data, values = results["data"], results["scores"]
     table = []
     for name in PUBLISHED:
-        about = DESCRIPTIONS[name]
-        level = about.chance_level(data["factor_sizes"])
-        chance = about.chance if level is None else f"{level:.3f}"
-        table.append(Score(about.title, found[name], results["untrained"][name], chance, about.asks))
+        level = chance_level(name, data["factor_sizes"])
+        chance = MEANINGS[name].chance if level is None else f"{level:.3f}"
+        table.append(Score(MEANINGS[name].title, values[name], results["untrained"][name], chance, MEANINGS[name].asks))
     factors = [name.replace("_", " ") for name in data["factor_names"]]
-    about = f"Of {data['images']:,} images of {data['name']}, with the constants of published tables; 1 is perfect."
-    return _part("scores", table, factors, list(zip(labels, found["importance"])), about)
+    about = f"On {data['images']:,} images of {data['name']}, with the constants of published tables; 1 is perfect."
+    return _part("scores", table, factors, list(zip(labels, values["importance"])), about)
 
 
 def _part(name: str, *values: object) -> str:
@@ -57,7 +56,7 @@ def _part(name: str, *values: object) -> str:
 
 
 def _png(image: np.ndarray) -> str:
-    """A picture (H, W, 3) as an address that has it in it."""
+    """A picture (H, W, 3) as a data URI."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return png_address(buffer.getvalue())

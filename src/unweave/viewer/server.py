@@ -1,4 +1,4 @@
-"""`unweave view`: where the viewer listens, and what is said about that."""
+"""`unweave view`: starts the viewer's server."""
 
 import ipaddress
 import os
@@ -13,13 +13,11 @@ from unweave.viewer.session import Session
 
 
 def view(run: str, host: str, port: int, password: str, data: str, device: str, sampling: Sampling) -> None:
-    """Opens a run and shows it to browsers until Ctrl-C.
-
-    Raises `UserError` without Gradio, for an address or a port that cannot be had, and as `Session.open` does.
-    """
+    """Opens a run and serves its page until Ctrl-C. Raises `UserError` without Gradio, for an address or port that is
+    not available, and as `Session.open` does."""
     require(find_spec("gradio") is not None, "the viewer is not installed: pip install 'unweave[viewer]'")
     with _listen(host, port) as listener, tempfile.TemporaryDirectory(prefix="unweave-view-") as folder:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}  # read when it is imported
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}  # read when Gradio is imported
         import uvicorn
 
         from unweave.viewer.web import application
@@ -29,12 +27,12 @@ def view(run: str, host: str, port: int, password: str, data: str, device: str, 
         _warn(host, password)
         log(f"open http://{_named(host)}:{listener.getsockname()[1]} in a browser; Ctrl-C stops")
         uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run([listener])
-    raise KeyboardInterrupt  # it was stopped, and says so where its parent has Ctrl-C ignored too, as a shell's `&` has
+    raise KeyboardInterrupt  # uvicorn returns after Ctrl-C; raised also where Ctrl-C is ignored, as after a shell's `&`
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, so that a port that is taken is known before the model is opened; 0 takes any."""
-    require(0 <= port < 65536, f"port is {port}: choose from 0 to 65535, 0 for any that is free")
+    """A listening socket, opened before the model so that a port in use is reported at once; 0 takes a free port."""
+    require(0 <= port < 65536, f"port is {port}: choose from 0 to 65535, 0 for a free one")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
@@ -58,8 +56,6 @@ def _warn(host: str, password: str) -> None:
     if _is_loopback(host):
         return
     if password:
-        log(
-            "warning: the password and all pictures travel unencrypted; for more than a network you trust, use a tunnel"
-        )
+        log("warning: the password and all pictures are sent unencrypted; use a tunnel outside a network you trust")
     else:
-        log(f"warning: whoever reaches {host} can look, send pictures and rename units: give a --password")
+        log(f"warning: anyone who can connect to {host} can see, send pictures and rename units: give a --password")

@@ -1,4 +1,4 @@
-"""The viewer as a web application: who is let in, what a browser may load for it, and how much it may send."""
+"""The viewer as a web application: passwords, hosts, what a browser may load, and the size of uploads."""
 
 import hmac
 from importlib import resources
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unweave.viewer.app import build
 from unweave.viewer.session import MOST_BYTES, Session
 
-HEADERS = {  # what Gradio's page would ask of other machines is refused by the browser
+HEADERS = {  # the browser refuses requests of Gradio's page to other machines
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; frame-ancestors 'self'"
@@ -22,15 +22,15 @@ HEADERS = {  # what Gradio's page would ask of other machines is refused by the 
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-MOST_SENT = 4 * MOST_BYTES  # Gradio says of more only that it failed; up to that the session says why
+MOST_SENT = 4 * MOST_BYTES  # above it Gradio only reports a failure; below it the session reports the reason
 LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
 def application(session: Session, password: str, only_here: bool) -> FastAPI:
-    """The viewer of a session; visitors have to give a password where there is one.
+    """The viewer of a session; visitors need the password unless it is empty.
 
-    `only_here`, it answers to names of this machine only, so that no page from elsewhere can get at it by giving its
-    own name this machine's address (DNS rebinding).
+    With `only_here` it accepts only host names of this machine, which prevents DNS rebinding: another page that gives
+    its own name this machine's address.
     """
 
     def admits(_: str, given: str) -> bool:
@@ -44,7 +44,7 @@ def application(session: Session, password: str, only_here: bool) -> FastAPI:
         build(session),
         "/",
         auth=admits if password else None,
-        auth_message="Any name, and the password that the viewer was started with.",
+        auth_message="Enter any name, and the password with which the viewer was started.",
         show_error=False,
         max_file_size=MOST_SENT,
         footer_links=[],
@@ -58,7 +58,7 @@ def application(session: Session, password: str, only_here: bool) -> FastAPI:
 
 
 class _Headers:
-    """Adds `HEADERS` to every answer."""
+    """Adds `HEADERS` to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""The table of data sets that have a name here, a row per set, and what is looked up in it.
+"""The table of data sets that have a name here, a row per set, and look-ups in it.
 
 CONTRIBUTING.md says how to add one.
 """
@@ -32,33 +32,33 @@ IMAGE_SIZES = (32, 64)
 
 
 def find(name: str) -> Card:
-    """The card of a set. Raises `UserError` with the names there are for another one."""
+    """The card of a set. Raises `UserError` with the known names for another one."""
     if name not in SETS:
-        raise UserError(f"{name!r} is no data set that is known: choose {', '.join(SETS)}")
+        raise UserError(f"{name!r} is no known data set: choose {', '.join(SETS)}")
     return SETS[name]
 
 
 def check_drawn(name: str) -> None:
-    """Raises `UserError`, with the way to a published set, unless `name` is a set that is drawn."""
+    """Raises `UserError`, with the way to a published set, unless `name` is a generated set."""
     files = f", or download {name} and name its files in data.folder: unweave data get {name}" if name in SETS else ""
     require(name in DRAWN, f"data.name is {name!r}: choose {' or '.join(DRAWN)}{files}")
 
 
 def draw(name: str, image_size: int) -> FactorDataset:
-    """The set that is drawn under a name. Raises `UserError` for another name, and for sizes other than 32 and 64."""
+    """The generated set of a name. Raises `UserError` for another name, and for sizes other than 32 and 64."""
     check_drawn(name)
     sizes = " or ".join(map(str, IMAGE_SIZES))
-    require(image_size in IMAGE_SIZES, f"model.image_size is {image_size}: {name} is drawn at {sizes} px")
+    require(image_size in IMAGE_SIZES, f"model.image_size is {image_size}: {name} is generated at {sizes} px")
     make = SETS[name].draw
     assert make is not None
     return make(image_size)
 
 
 def open_published(path: Path, size: int) -> PublishedImages | None:
-    """The images of a published set at `size` px; None for a path that holds none.
+    """The images of a published set at `size` px; None for a path that is none.
 
-    The last row of the table is asked first: shapes3d and cars3d open any file of their format, to say what is wrong
-    with it. Raises `UserError` for a file that is cut short, a web page, or one whose labels are no grid in order.
+    The last row of the table comes first: shapes3d and cars3d open any file of their format, to report what is wrong
+    with it. Raises `UserError` for a file that is cut short, a web page, or has labels that are no grid in order.
     """
     if not path.is_dir():
         refuse_web_page(path)

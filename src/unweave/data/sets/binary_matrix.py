@@ -1,4 +1,4 @@
-"""The "binary matrix" files of NORB (Huang and LeCun 2005), as they are or packed by gzip.
+"""The "binary matrix" files of NORB (Huang and LeCun 2005), plain or compressed by gzip.
 
 A number for the type, the number of dimensions, at least three dimensions, then the values; all little-endian.
 """
@@ -19,21 +19,21 @@ ROWS = 512  # read at once
 
 
 class Header(NamedTuple):
-    """What a matrix is."""
+    """Type and shape of a matrix."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
 
 
 def read_header(path: Path) -> Header:
-    """Type and shape of a matrix. Raises `UserError` for a file that is none."""
+    """Type and shape of a matrix. Raises `UserError` for a file that is no matrix."""
     with explain_damage(path), _opened(path) as file:
         return _header(file, path)
 
 
 def read_blocks(path: Path) -> Iterator[np.ndarray]:
-    """The rows of a matrix, some hundred at a time: arrays (m, ...). Raises `UserError` for a file that is none, is cut
-    short, or goes on after its last row."""
+    """The rows of a matrix, some hundred at a time: arrays (m, ...). Raises `UserError` for a file that is no matrix,
+    is cut short, or has data after its last row."""
     with explain_damage(path), _opened(path) as file:
         dtype, shape = _header(file, path)
         row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
@@ -44,7 +44,7 @@ def read_blocks(path: Path) -> Iterator[np.ndarray]:
                 raise EOFError("it ends too early")
             yield np.frombuffer(content, dtype).reshape(-1, *shape[1:])
         if file.read(1):  # also makes gzip compare its checksum
-            raise EOFError("it goes on after its last row")
+            raise EOFError("it has data after its last row")
 
 
 def read_matrix(path: Path) -> np.ndarray:

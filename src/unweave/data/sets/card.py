@@ -1,4 +1,4 @@
-"""What is known of a data set: its card."""
+"""The card of a data set: facts about it, and how to generate or read it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,33 +16,33 @@ class Remote(NamedTuple):
 
     name: str
     urls: tuple[str, ...]
-    """Its addresses: the first that answers is taken. More than one only with a digest, or parts of two files could be
-    joined; empty where the file has to be downloaded by hand."""
+    """Its addresses, of which the first that works is used. Several need a digest, because parts of two files could be
+    joined; none if the file needs a manual download."""
     size: int | None = None
-    """Bytes; None where nobody published it."""
+    """Bytes; None if not published."""
     digest: str = ""
-    """`sha256:...` or `md5:...` in hexadecimal; empty where nobody published one."""
+    """`sha256:...` or `md5:...` in hexadecimal; empty if not published."""
 
     @property
     def expected(self) -> str:
         """Size and hash, in words."""
-        size = f"{self.size:,} bytes" if self.size else "a size that nobody published"
+        size = f"{self.size:,} bytes" if self.size else "no published size"
         return f"{size}, {self.digest or 'no published hash'}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A data set: what people should know of it, and how it is drawn or read.
+    """Facts about a data set, and how to generate or read it.
 
-    Sizes and hashes of files are those that others published of the files they checked, named beside each; where nobody
-    published one there is none.
+    Sizes and hashes of files are those that others published for the files they checked; their source is named beside
+    each. Without a published one there is none.
     """
 
     name: str
     title: str
     about: str
     factors: Mapping[str, int]
-    """Names and numbers of values, the last fastest where the images are a grid of them; empty: see `labels`."""
+    """Names and numbers of values; in a grid the last varies fastest. Empty: see `labels`."""
     pixels: str
     licence: str
     source: str
@@ -51,18 +51,18 @@ class Card:
     """A command that trains on it."""
     files: tuple[Remote, ...] = ()
     layout: str = ""
-    """What is in the files, and what is made of it."""
+    """The content of the files, and how it is used."""
     labels: str = ""
     by_hand: str = ""
     """How to download the files that have no `urls`."""
     images: int = 0
-    """How many there are, where they are no grid of the factors."""
+    """The number of images, if they are no grid of the factors."""
     picture: str = ""
-    """What docs/images/NAME.png shows; empty where there is no such picture."""
+    """Caption of docs/images/NAME.png; empty if there is no such picture."""
     draw: Callable[[int], FactorDataset] | None = None
-    """Draws the set at 32 or 64 px; None where it cannot be drawn."""
+    """Generates the set at 32 or 64 px; None if it cannot be generated."""
     opens: Callable[[Path], bool] | None = None
-    """Whether a path, a folder or a file, holds the published set; None where no format is its own."""
+    """Whether a folder or file has the published set; None if the set has no format of its own."""
     read: Callable[[Path, int], PublishedImages] | None = None
     """The images of a path that `opens`, at a size in pixels. Raises `UserError` for a damaged file."""
 

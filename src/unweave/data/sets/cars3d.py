@@ -22,7 +22,7 @@ FACTORS = {"elevation": 4, "azimuth": 24, "object_type": 183}
 
 
 def opens(path: Path) -> bool:
-    """A folder with .mat files, or any tar that is no shard of pictures, so that `Cars` says what another one lacks."""
+    """A folder with .mat files, or any tar that is no shard of pictures, so that `Cars` reports what is missing."""
     if path.is_dir():
         return any(path.glob("*.mat"))
     return path.name.endswith((".tar.gz", ".tgz", ".tar")) and not _has_pictures(path)
@@ -40,8 +40,8 @@ def _has_pictures(path: Path) -> bool:
 class Cars(PublishedImages):
     """A file per car with `im` (H, W, 3, azimuths, elevations). The cars vary fastest, then the azimuth.
 
-    Images of all cars lie between two of one: they are decoded together, when the first is asked for. At the size that
-    was asked for they are few. Opening decodes the first car only.
+    Consecutive images are of different cars, so all are decoded together when the first is read; at the requested size
+    they take little memory. Opening decodes the first car only.
     """
 
     def __init__(self, path: Path, size: int):

@@ -1,7 +1,7 @@
-"""dSprites, drawn (Matthey et al. 2017): a square, ellipse or heart, turned, scaled and moved, white on black.
+"""dSprites (Matthey et al. 2017), generated: a square, ellipse or heart, rotated, scaled and moved, white on black.
 
-Shapes and sizes were measured on the published frames. A pixel is white when its centre lies inside: the published
-images have no grey. At 32 px a pixel is the mean of four.
+Shapes and sizes were measured on the published frames. A pixel is white if its centre lies inside: the published images
+have no grey. At 32 px a pixel is the mean of four.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def _draw(factors: np.ndarray, masks: np.ndarray) -> None:
 
 
 def _window(centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels (n, window) around a centre, and how far theirs are from it."""
+    """The pixels (n, window) around a centre, and the distances of their centres from it."""
     pixels = np.floor(centre).astype(np.int64)[:, None] - WINDOW // 2 + np.arange(WINDOW)
     return pixels, pixels + 0.5 - centre[:, None]
 
@@ -84,7 +84,7 @@ def _in_ellipse(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _in_heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Two lobes, and below them the kite between their centres, their sides and the tip."""
+    """Two lobes, and the kite below them between their centres, their sides and the tip."""
     u = np.abs(u)
     lobe = ((u - HEART_LOBE[0]) / HEART_RADII[0]) ** 2 + ((v - HEART_LOBE[1]) / HEART_RADII[1]) ** 2 <= 1
     slope = (HEART_TIP - HEART_SIDE[1]) / HEART_SIDE[0]
@@ -98,7 +98,7 @@ def opens(path: Path) -> bool:
 
 
 def read(path: Path, size: int) -> NpzImages:
-    """The images of the published file; the grid is the one that its labels show."""
+    """The images of the published file, in the grid of its labels."""
     space = grid_of(npz_array(path, "latents_classes"), ("color", *FACTORS), path)
     return NpzImages(path, "dsprites", "imgs", space, size, brightest=1)
 

@@ -1,4 +1,4 @@
-"""MPI3D (Gondal et al. 2019), in four kinds: an .npz with `images`, as many as one of two grids has."""
+"""MPI3D (Gondal et al. 2019), in four kinds: an .npz with `images`, whose number determines the grid."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SIZES = {  # by the number of images; the toy, realistic and real sets share a g
 
 
 def opens(path: Path) -> bool:
-    """An .npz whose `images` are as many as a grid of MPI3D has: it holds no labels."""
+    """An .npz with as many `images` as a grid of MPI3D; the file has no labels."""
     return "images" in npz_names(path) and _num_images(path) in SIZES
 
 
@@ -31,8 +31,8 @@ def _num_images(path: Path) -> int:
 
 
 def _card(kind: str, about: str, images: int, file: str, by_hand: str = "", picture: str = "") -> Card:
-    # disent has MD5s of the files of 2019 at an address that is gone. Whether those of today are the same bytes nobody
-    # says, so that they are not held against them; Hugging Face states the SHA-256 of what it sends.
+    # disent has MD5s of the files of 2019 at an address that no longer exists. It is not known whether the present
+    # files are the same, so they are not compared; Hugging Face states the SHA-256 of what it sends.
     url = f"https://huggingface.co/datasets/waleedgondal/mpi3d/resolve/main/{file}"
     return Card(
         name=f"mpi3d_{kind}",

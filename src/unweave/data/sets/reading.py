@@ -1,4 +1,4 @@
-"""Shared by the readers of published files: images a part at a time, in the order of the cells of a grid.
+"""The common part of the readers of published files: images in parts, in the order of the cells of a grid.
 
 Nothing is unpacked to disk and nothing in a file is executed.
 """
@@ -36,7 +36,7 @@ class PublishedImages(ABC):
 
 
 def is_web_page(start: bytes) -> bool:
-    """Whether a file that begins so is a page of a site, which servers send in the place of a file they have not."""
+    """Whether the start of a file is that of a web page, which servers send in place of a missing file."""
     return start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
 
 
@@ -54,8 +54,8 @@ def refuse_web_page(path: Path) -> None:
 
 
 def grid_of(labels: np.ndarray, names: Iterable[str], path: Path) -> StateSpace:
-    """The grid whose cells, in order, have `labels` (n, F), of the sizes that the labels show; without the factors that
-    have one value. Raises `UserError` where the labels are no grid in order."""
+    """The grid whose cells, in order, have `labels` (n, F), without factors that have one value. Raises `UserError` if
+    the labels are no grid in order."""
     names = tuple(names)
     require(
         labels.ndim == 2 and labels.shape[1] == len(names),
@@ -81,7 +81,7 @@ def check_pixels(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype,
 
 
 def npz_names(path: Path) -> set[str]:
-    """The names of the arrays of an .npz; none where `path` ends otherwise. Raises `UserError` for a damaged file."""
+    """The names of the arrays of an .npz; empty for another ending. Raises `UserError` for a damaged file."""
     if path.suffix != ".npz":
         return set()
     with explain_damage(path, AS_NPZ), zipfile.ZipFile(path) as archive:
@@ -112,7 +112,7 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 class NpzImages(PublishedImages):
     """The array `member` of an .npz, uint8 (n, H, W) or (n, H, W, 3) from 0 to `brightest`.
 
-    Read as a stream: it is compressed, and whole it may not fit into memory. Raises `UserError` for another array.
+    It is read as a stream, because it is compressed and may not fit into memory. Raises `UserError` for other arrays.
     """
 
     def __init__(self, path: Path, name: str, member: str, space: StateSpace, size: int, brightest: int = 255):
@@ -125,12 +125,12 @@ class NpzImages(PublishedImages):
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[Skipped]]:
         with explain_damage(self.path, "is damaged"):
             if self._stream is None:
-                archive = zipfile.ZipFile(self.path)  # open until all of it was read
+                archive = zipfile.ZipFile(self.path)  # stays open until all of it is read
                 self._stream = archive.open(f"{self.member}.npy")
                 shape, _ = _read_header(self._stream)
                 self._first, self._shape = self._stream.tell(), shape[1:]
             image_bytes = int(np.prod(self._shape))
-            self._stream.seek(self._first + start * image_bytes)  # forwards, which reads what lies between
+            self._stream.seek(self._first + start * image_bytes)  # forwards, which reads the bytes between
             content = self._stream.read((stop - start) * image_bytes)
             if len(content) < (stop - start) * image_bytes:
                 raise EOFError("it ends too early")

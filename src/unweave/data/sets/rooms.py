@@ -1,8 +1,8 @@
-"""Shapes3D, drawn (Burgess & Kim 2018): a room with one object, its hues, size, shape and the camera's angle varied.
+"""Shapes3D (Burgess and Kim 2018), generated: a room with one object, of varying hues, size, shape and camera angle.
 
-A picture depends on its three hues only through look-up: each of the 480 geometries is cast once and kept as layers,
-the share of sky and the brightness of floor, wall and object for each value that a channel of a hue can take. As in the
-published images, 192 x 192 rays become 64 x 64 pixels by Lanczos's filter. At 32 px a pixel is the mean of four.
+Each of the 480 geometries is ray cast once and kept as layers: the share of sky, and the brightness of floor, wall and
+object for each value that a channel of a hue can take. A picture of any hues is a sum of layers. As in the published
+images, 192 x 192 rays become 64 x 64 pixels by Lanczos's filter. At 32 px a pixel is the mean of four.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Rooms(FactorDataset):
         self._layers = np.zeros((num_geometries, NUM_LAYERS, SIZE, SIZE), np.int16)
 
     def __getstate__(self) -> dict[str, int]:
-        return {"image_size": self.image_shape[0]}  # the layers are drawn anew where they are needed
+        return {"image_size": self.image_shape[0]}  # the layers are made again when they are needed
 
     def __setstate__(self, state: dict[str, int]) -> None:
         self.__init__(state["image_size"])
@@ -70,7 +70,7 @@ class Rooms(FactorDataset):
 
 
 def _layers(shape: int, scale: float, angle: float) -> np.ndarray:
-    """Layers (NUM_LAYERS, 64, 64) of one geometry, about 0 to 1: the filter overshoots a little at edges."""
+    """Layers (NUM_LAYERS, 64, 64) of one geometry, from about 0 to 1: the filter overshoots a little at edges."""
     surface, shade, gloss = np.empty((3, RAYS, RAYS), np.float32)
     cast(shape, scale, angle, surface, shade, gloss)
     rays = np.empty((NUM_LAYERS, RAYS, RAYS), np.float32)
@@ -93,7 +93,7 @@ LANCZOS = _lanczos()
 
 @compiled
 def _colour(layers, geometries, levels, images):
-    """Adds up layers (G, NUM_LAYERS, H, W) for each image; levels (n, 3, 3) names the layer per surface and channel."""
+    """Sums layers (G, NUM_LAYERS, H, W) for each image; levels (n, 3, 3) has the layer of each surface and channel."""
     for i in range(len(images)):
         kept = layers[geometries[i]]
         for channel in range(3):

@@ -1,9 +1,9 @@
-"""The Shapes3D scene by ray casting: what each ray of the camera shows, and how brightly it is lit.
+"""The Shapes3D scene by ray casting: the surface that each ray of the camera hits, and its brightness.
 
-The published images were drawn by MuJoCo, that is, by OpenGL's fixed pipeline, with three lights: an ambient one, one
-that shines from the camera along its axis, and a lamp above the object that points straight down. Its cone falls off
-with the 10th power of the cosine, it alone throws shadows, and it puts a white gloss on all of the object that it
-reaches. OpenGL lights the corners of the facets that round objects are made of and interpolates between them. Sizes and
+The published images were rendered by MuJoCo, that is, by OpenGL's fixed pipeline, with three lights: an ambient one,
+one that shines from the camera along its axis, and a lamp above the object that points straight down. The cone of the
+lamp falls off with the 10th power of the cosine; the lamp alone casts shadows, and it adds a white gloss to all of the
+object that it lights. OpenGL lights the corners of the facets of round objects and interpolates between them. Sizes and
 strengths were measured on the published frames.
 
 The room's axes: x to the right and z towards the viewer of orientation 7, y up, the origin under the object on the

@@ -15,12 +15,12 @@ FACTORS = {"floor_hue": 10, "wall_hue": 10, "object_hue": 10, "scale": 8, "shape
 
 
 def opens(path: Path) -> bool:
-    """Every HDF5 file, so that `read` says what one of another layout lacks."""
+    """Any HDF5 file, so that `read` reports what another layout lacks."""
     return path.suffix in (".h5", ".hdf5")
 
 
 def read(path: Path, size: int) -> PublishedImages:
-    """The images of the file; the grid is the one that its labels show."""
+    """The images of the file, in the grid of its labels. Raises `UserError` for another layout."""
     with explain_damage(path, "cannot be read as HDF5"), h5py.File(path, "r") as file:
         images, labels = file.get("images"), file.get("labels")
         if not isinstance(images, h5py.Dataset) or not isinstance(labels, h5py.Dataset):

@@ -41,7 +41,7 @@ def opens(path: Path) -> bool:
 
 
 def _stems(folder: Path) -> list[str]:
-    """What the names of the files of each part begin with."""
+    """The common beginnings of the file names of each part."""
     names = (path.name.removesuffix(".gz").removesuffix(".mat") for path in folder.glob("*-dat.mat*"))
     return sorted({name.removesuffix("-dat") for name in names if name.endswith("-dat")})
 
@@ -54,9 +54,9 @@ def _file(folder: Path, name: str) -> Path:
 
 
 class Toys(PublishedImages):
-    """Pairs of grey images in no order, of which the first camera's are put in the order of their factors.
+    """Pairs of grey images in no order, of which those of the first camera are sorted by their factors.
 
-    Neighbours in that order lie anywhere in the files: all are decoded together, when the first is asked for.
+    Neighbours in that order are far apart in the files, so all are decoded together when the first is read.
     """
 
     def __init__(self, folder: Path, size: int):

@@ -1,4 +1,4 @@
-"""Anchors pull each unit towards the Gaussian that it belongs to. One class for each kind, one row in the table."""
+"""Anchors align each unit to the Gaussian that it belongs to (Jun et al. 2025). A class and a table row per kind."""
 
 from unweave.config import AnchorConfig
 from unweave.nn.anchors.base import Aligned, Anchors
@@ -18,5 +18,5 @@ ANCHORS: dict[str, type[Anchors]] = {
 
 
 def make_anchors(config: AnchorConfig, num_units: int, token_dim: int) -> Anchors:
-    """The anchors that options ask for, not fitted yet."""
+    """The anchors for some options, not fitted yet."""
     return ANCHORS[config.space if config.mode == "corrected" else config.mode](config, num_units, token_dim)

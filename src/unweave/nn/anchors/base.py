@@ -1,6 +1,6 @@
-"""What every kind of anchors offers, and how a model without any answers.
+"""The interface of all kinds of anchors, which is also the class of a model without any.
 
-n images, B batch, N units, D token width, K the most Gaussians that a unit may have.
+n images, B batch, N units, D token width, K the maximum number of Gaussians per unit.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ TokenFn = Callable[[Tensor], Tensor]
 Reduce = Callable[[Tensor], Tensor]
 
 RENAMED = {"factors": "precision_chol"}
-"""Buffers under the names of earlier versions, and what they are called now."""
+"""Names of buffers in earlier versions, and their present names."""
 EARLIER = {"centre", "scale", "basis", "weights", "means", "precision_chol", "log_det", "mean_tokens", "fitted"}
-"""What earlier versions saved whatever the kind of anchors."""
+"""Buffers that earlier versions saved for all kinds of anchors."""
 
 
 class Aligned(NamedTuple):
-    """Tokens after each unit was pulled towards its anchor, and how it went."""
+    """Tokens after the alignment of each unit to its anchor, with anchor, weight and distance."""
 
     tokens: Tensor
     """(B, N, D): the aligned tokens."""
@@ -31,11 +31,11 @@ class Aligned(NamedTuple):
     weight: Tensor
     """(B, N): lambda, 0 to lambda_max."""
     distance: Tensor
-    """(B, N): how far the unit is from its anchor, in standard deviations of the unit."""
+    """(B, N): distance of the unit from its anchor, in standard deviations of the unit."""
 
 
 class Anchors(nn.Module):
-    """No anchors, and the base of those there are: units stay where they are, and nothing is fitted or saved."""
+    """No anchors, and the base class of all kinds: units are not moved, and nothing is fitted or saved."""
 
     def __init__(self, config: AnchorConfig, num_units: int, token_dim: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Anchors(nn.Module):
 
     @property
     def max_points(self) -> int:
-        """The most images that `fit` needs; 0: there is nothing to fit."""
+        """The maximum number of images for `fit`; 0: there is nothing to fit."""
         return 0
 
     @property
@@ -54,28 +54,28 @@ class Anchors(nn.Module):
 
     @property
     def on_scalars(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Weight, mean and standard deviation (N, K) of each Gaussian, in the scalar's own units, weight 0 where it is
-        not in use; None where there are no Gaussians of scalars."""
+        """Weight, mean and standard deviation (N, K) of each Gaussian of the scalars, weight 0 for those not in use;
+        None if there are no Gaussians of scalars."""
         return None
 
     def fit(self, scalars: Tensor, token_fn: TokenFn, seed: int, reduce: Reduce | None = None) -> None:
         """Fits all units to scalars (n, N); `token_fn` maps scalars (m, N) to tokens (m, N, D).
 
-        `reduce` sums a tensor over processes that hold different images; all get the same anchors. Raises `UserError`,
-        naming the unit, for scalars that are not finite.
+        `reduce` sums a tensor over processes that hold different images; all get the same anchors. Raises `UserError`
+        with the number of the unit for scalars that are not finite.
         """
 
     def align(self, scalars: Tensor, tokens: Tensor, token_fn: TokenFn) -> Aligned:
-        """Pulls the units of a batch, scalars (B, N) and their tokens (B, N, D), towards their anchors; the identity
-        before the first fit."""
+        """Moves the units of a batch, scalars (B, N) and tokens (B, N, D), towards their anchors; the identity before
+        the first fit."""
         del token_fn
         zero = torch.zeros_like(scalars)
         return Aligned(tokens, zero.long(), zero, zero)
 
     def responsibilities(self, scalars: Tensor, tokens: Tensor) -> Tensor:
-        """How probable each Gaussian is for units of scalars (B, N) and tokens (B, N, D): (B, N, K) float64, sums of 1.
+        """Posterior probability of each Gaussian for units of scalars (B, N) and tokens (B, N, D): (B, N, K) float64.
 
-        The largest is the one that `align` chooses. All zero before the first fit.
+        They sum to 1 over K; `align` chooses the largest. All zero before the first fit.
         """
         del tokens
         return torch.zeros(*scalars.shape, self.config.k_max, dtype=torch.float64, device=scalars.device)
@@ -83,10 +83,8 @@ class Anchors(nn.Module):
     def draw(
         self, unit: int, gaussian: int, token_fn: TokenFn, num: int, spread: float, generator: torch.Generator
     ) -> Tensor:
-        """Tokens (num, D) of a unit drawn from one of its Gaussians made `spread` times as wide, 0 for its mean.
-
-        They are aligned as those of images are. Raises `UserError` for a unit or a Gaussian that does not exist.
-        """
+        """Tokens (num, D) of a unit drawn from one of its Gaussians, with `spread` times its standard deviation (0: its
+        mean), and aligned. Raises `UserError` for a unit or a Gaussian that does not exist."""
         del gaussian, token_fn, num, spread, generator
         self.require_unit(unit)
         raise UserError("the model has no anchors")
@@ -96,7 +94,7 @@ class Anchors(nn.Module):
         require(0 <= unit < self.num_units, f"there is no unit {unit}: choose from 0 to {self.num_units - 1}")
 
     def upgrade(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Makes what an earlier version saved of any kind of anchors, under `prefix`, what these ones load."""
+        """Converts buffers under `prefix` that an earlier version saved, of any kind of anchors, to this one's."""
         own = self.state_dict()
         for name in [name for name in state_dict if name.startswith(prefix)]:
             tensor = state_dict.pop(name)

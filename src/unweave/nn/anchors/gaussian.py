@@ -1,7 +1,7 @@
-"""Anchors that are Gaussians: what scalar, token and published anchors share.
+"""Anchors that are Gaussians: the common part of scalar, token and published anchors.
 
-n images, B batch, m points, N units, D token width, K the most Gaussians that a unit may have, S width of what is
-clustered, M bins.
+n images, B batch, m points, N units, D token width, K the maximum number of Gaussians per unit, S width of the space of
+the Gaussians, M bins.
 """
 
 from abc import abstractmethod
@@ -16,11 +16,11 @@ from unweave.nn.anchors.base import Aligned, Anchors, Reduce, TokenFn
 from unweave.nn.anchors.mixture import Mixture, Points
 
 NUM_BINS = 1024
-BIN_REACH = 6.0  # standard deviations; what lies further falls into the outermost bins, which know its mean
+BIN_REACH = 6.0  # standard deviations; values beyond are counted, with their mean, in the outermost bins
 
 
 class GaussianAnchors(Anchors):
-    """The Gaussians of N units, in buffers of fixed shape; those not in use have weight 0 and stand last."""
+    """The Gaussians of N units, in buffers of fixed shape; those not in use have weight 0 and come last."""
 
     def __init__(self, config: AnchorConfig, num_units: int, token_dim: int, width: int) -> None:
         super().__init__(config, num_units, token_dim)
@@ -60,7 +60,7 @@ class GaussianAnchors(Anchors):
 
     @abstractmethod
     def fit_mixture(self, scalars: Tensor, token_fn: TokenFn, seed: int, reduce: Reduce | None) -> Mixture:
-        """The mixtures of `fit`; what places units among them is stored on the way."""
+        """Fits the mixtures, and stores the standardisation of the units."""
 
     def align(self, scalars: Tensor, tokens: Tensor, token_fn: TokenFn) -> Aligned:
         if not self.fitted:
@@ -69,7 +69,7 @@ class GaussianAnchors(Anchors):
 
     @abstractmethod
     def align_fitted(self, scalars: Tensor, tokens: Tensor, token_fn: TokenFn) -> Aligned:
-        """`align` once there are Gaussians."""
+        """`align` after the first fit."""
 
     @torch.no_grad()
     def responsibilities(self, scalars: Tensor, tokens: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class GaussianAnchors(Anchors):
 
     @abstractmethod
     def places(self, scalars: Tensor, tokens: Tensor) -> Tensor:
-        """Where units of scalars (B, N) and tokens (B, N, D) lie among their Gaussians: (B, N, S) float64."""
+        """Coordinates (B, N, S) float64 in the space of the Gaussians, from scalars (B, N) and tokens (B, N, D)."""
 
     def draw(
         self, unit: int, gaussian: int, token_fn: TokenFn, num: int, spread: float, generator: torch.Generator
@@ -94,24 +94,24 @@ class GaussianAnchors(Anchors):
 
     @abstractmethod
     def tokens_at(self, unit: int, places: Tensor, token_fn: TokenFn) -> Tensor:
-        """The aligned tokens (num, D) of a unit at places (num, S) among its Gaussians."""
+        """The aligned tokens (num, D) of a unit at `places` (num, S), coordinates in the space of its Gaussians."""
 
     @property
     def mixture(self) -> Mixture:
-        """The Gaussians as they are stored; covariances are kept as `precision_chol` alone."""
+        """The stored Gaussians; their covariances are stored as `precision_chol` only."""
         return Mixture(self.weights, self.means, self.precision_chol, self.precision_chol, self.log_det)
 
 
 def nearest(fitted: Mixture, x: Tensor) -> Tensor:
-    """Points (m, N, S) float64 of N units -> the most probable Gaussian of each (m, N), the lowest of equals."""
+    """Points (m, N, S) float64 of N units -> the most probable Gaussian of each (m, N), the first of equal ones."""
     scores = log_joint(fitted, x)
     best = scores.amax(-1, keepdim=True)
-    places = torch.arange(scores.shape[-1], device=x.device)
-    return torch.where(scores == best, places, places[-1]).amin(-1)  # NaN equals nothing: the last one
+    index = torch.arange(scores.shape[-1], device=x.device)
+    return torch.where(scores == best, index, index[-1]).amin(-1)  # NaN equals nothing: the last one
 
 
 def log_joint(fitted: Mixture, x: Tensor) -> Tensor:
-    """log(weight times density) of each Gaussian at points (m, N, S): (m, N, K), less a constant that all share."""
+    """log(weight times density) of each Gaussian at points (m, N, S): (m, N, K), up to a common constant."""
     offsets = (fitted.means.unsqueeze(2) @ fitted.precision_chol).squeeze(2)  # (N, K, S)
     whitened = torch.einsum("mns,nkst->mnkt", x, fitted.precision_chol) - offsets
     return fitted.weights.log() + fitted.log_det - 0.5 * whitened.square().sum(-1)
@@ -120,12 +120,12 @@ def log_joint(fitted: Mixture, x: Tensor) -> Tensor:
 def bins(scalars: Tensor, reduce: Reduce | None = None) -> tuple[Tensor, Tensor]:
     """Scalars (n, N) as weighted points: the mean (N, M) and the count (N, M) of each of `NUM_BINS` bins, float64.
 
-    Sums alone pass between processes and memory does not grow with n. A bin is about a hundredth of the unit's
-    standard deviation wide; an empty one has count 0.
+    Processes exchange only sums, and memory does not grow with n. A bin is about a hundredth of the unit's standard
+    deviation wide; an empty one has count 0.
     """
     values = scalars.double().cpu()
     total = (lambda tensor: tensor) if reduce is None else reduce
-    # mean and spread of each unit, which place its bins
+    # mean and standard deviation of each unit, from which its bins follow
     count = total(torch.tensor(float(len(values)), dtype=torch.float64))
     mean = total(values.sum(0)) / count
     spread = (total((values - mean).square().sum(0)) / count).sqrt()
@@ -140,25 +140,25 @@ def bins(scalars: Tensor, reduce: Reduce | None = None) -> tuple[Tensor, Tensor]
 
 
 class Coordinates(NamedTuple):
-    """Standardised points in their leading principal directions, and how they were made."""
+    """Standardised points along their leading principal components, and the transformation."""
 
     points: Points
     centre: Tensor
     """(N, D)"""
     scale: Tensor
-    """(N,): the root of the whole variance; 1 for a unit that is constant."""
+    """(N,): the root of the total variance; 1 for a constant unit."""
     basis: Tensor
-    """(N, D, S): the directions."""
+    """(N, D, S): the principal components."""
 
 
 def standardise(data: Tensor, counts: Tensor, width: int) -> Coordinates:
-    """Weighted data (N, M, D), counted (N, M), as points (N, M, width) of variance 1 in all."""
+    """Data (N, M, D) with counts (N, M) as points (N, M, width); the data are divided by the root of their variance."""
     share = (counts / counts.sum(1, keepdim=True)).unsqueeze(2)
     centre = (share * data).sum(1, keepdim=True)
     centred = data - centre
     scatter = (share * centred).mT @ centred
     scale = scatter.diagonal(dim1=1, dim2=2).sum(1).sqrt()
-    scale = torch.where(scale > 1e-7 * data.abs().amax((1, 2)), scale, 1)  # less is float32's rounding
+    scale = torch.where(scale > 1e-7 * data.abs().amax((1, 2)), scale, 1)  # less is the rounding of float32
     if data.shape[2] == 1:
         basis = torch.ones(len(data), 1, 1, dtype=torch.float64)
     else:

@@ -1,10 +1,10 @@
-"""EM for U independent mixtures of Gaussians with full covariances at once, in tiles of the points.
+"""EM (Dempster et al. 1977) for U independent mixtures of Gaussians with full covariances, in tiles of the points.
 
 U mixtures (one per unit), A those that have not converged, n points, m points of a tile, K Gaussians, D dimensions.
-All arithmetic is float64. A Gaussian's log-density is a quadratic form, so it is linear in the F products of a point's
-coordinates: one matrix product gives all densities, and one with the same products all moments. What is held at once,
-beside the points and the mixtures themselves, is about `TILE_ELEMENTS` numbers for each of a few temporaries. Points
-should be standardised: of a log-density, digits are lost as the square of distance over standard deviation.
+All arithmetic is float64. The log-density of a Gaussian is a quadratic form, so it is linear in the F products of a
+point's coordinates: one matrix product gives all densities, and another with the same products all moments. Beside the
+points and the mixtures, memory holds a few temporaries of about `TILE_ELEMENTS` numbers each. Points should be
+standardised: the rounding error of a log-density grows with the square of distance over standard deviation.
 """
 
 import math
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from unweave.errors import require
 
-TILE_ELEMENTS = 2**19  # units times features times points of a tile: 4 MiB, which stay near the cores
-MIN_TILE_POINTS = 256  # fewer points at once leave a matrix product mostly overhead
-SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps  # keeps a Gaussian without points from dividing by zero
+TILE_ELEMENTS = 2**19  # units times features times points of a tile: 4 MiB, which fit into the cache
+MIN_TILE_POINTS = 256  # with fewer points a matrix product is mostly overhead
+SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps  # avoids division by zero for a Gaussian without points
 
 
 class Mixture(NamedTuple):
@@ -40,11 +40,11 @@ class Mixture(NamedTuple):
         return Mixture(*(part[units] for part in self))
 
     def put(self, units: Tensor, other: "Mixture") -> "Mixture":
-        """These mixtures with those of some units exchanged."""
+        """These mixtures with those of some units replaced."""
         return Mixture(*(part.index_copy(0, units, new) for part, new in zip(self, other)))
 
     def widen(self, num: int) -> "Mixture":
-        """The same mixtures with room for `num` Gaussians, the new ones unused; fewer if the last ones are unused."""
+        """The same mixtures with `num` Gaussians each: adds unused ones, or drops the last, which must be unused."""
         size = self.weights.shape[1]
         if num <= size:
             return Mixture(*(part[:, :num] for part in self))
@@ -60,7 +60,7 @@ class Mixture(NamedTuple):
 
 
 class Points(NamedTuple):
-    """What mixtures are fitted to: values (U, n, D) and weights (U, n), how often each counts, float64."""
+    """Weighted points: values (U, n, D) and weights (U, n), the count of each value, float64."""
 
     values: Tensor
     weights: Tensor
@@ -71,7 +71,7 @@ class Points(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Fitted mixtures, and the log-likelihood (U,) of the points under exactly these."""
+    """Fitted mixtures, and the log-likelihood (U,) of the points under them."""
 
     mixture: Mixture
     log_likelihood: Tensor
@@ -80,8 +80,8 @@ class Fit(NamedTuple):
 def fit(points: Points, start: Mixture, reg_covar: float = 1e-6, max_steps: int = 200, tol: float = 1e-6) -> Fit:
     """EM from `start` until the log-likelihood per point changes by at most `tol`, or for `max_steps` M steps.
 
-    A unit that has converged is left alone while others go on. `reg_covar` is added to the diagonal of every
-    covariance. Raises `UserError` when a covariance is not positive definite.
+    Units that have converged are not changed while others continue. `reg_covar` is added to the diagonal of every
+    covariance. Raises `UserError` if a covariance is not positive definite.
     """
     active = torch.arange(len(start.weights))
     mixture, remaining, totals = start, points, points.weights.sum(1)
@@ -100,8 +100,8 @@ def fit(points: Points, start: Mixture, reg_covar: float = 1e-6, max_steps: int 
 
 
 def expect(points: Points, mixture: Mixture) -> tuple[Tensor, Tensor]:
-    """E step: the moments (A, K, F) of the points that each Gaussian is responsible for, sums of `_features` about
-    `_centre(mixture)`, which keeps their digits; and the log-likelihood (A,)."""
+    """E step: the moments (A, K, F) of the points weighted by responsibility, sums of `_features` about
+    `_centre(mixture)`, which preserves precision; and the log-likelihood (A,)."""
     coefficients = _coefficients(mixture)
     moments = torch.zeros_like(coefficients)
     log_likelihood = mixture.weights.new_zeros(len(mixture.weights))
@@ -129,10 +129,8 @@ def maximise(mixture: Mixture, moments: Tensor, reg_covar: float) -> Mixture:
 
 
 def make_mixture(weights: Tensor, means: Tensor, scatter: Tensor, reg_covar: float = 0.0) -> Mixture:
-    """Mixtures (U, K) from weights, means (U, K, D) and covariances (U, K, D, D) before their ridge `reg_covar`.
-
-    Raises `UserError` when a covariance is not positive definite.
-    """
+    """Mixtures from weights (U, K), means (U, K, D) and covariances (U, K, D, D) without their ridge `reg_covar`.
+    Raises `UserError` if a covariance is not positive definite."""
     covariances = scatter + reg_covar * torch.eye(means.shape[2], dtype=torch.float64)
     lower, info = torch.linalg.cholesky_ex(covariances)
     bad = info.nonzero().tolist()  # (U, K)
@@ -144,13 +142,13 @@ def make_mixture(weights: Tensor, means: Tensor, scatter: Tensor, reg_covar: flo
 
 
 def num_parameters(mixture: Mixture) -> Tensor:
-    """(U,): free parameters of each mixture, for the penalty of BIC."""
+    """(U,): number of free parameters of each mixture, for BIC."""
     alive, dim = mixture.num_alive, mixture.means.shape[2]
     return alive * dim + alive - 1 + alive * (dim * (dim + 1) // 2)
 
 
 def entropy(points: Points, mixture: Mixture) -> Tensor:
-    """(U,): entropy of the assignment of all points together, 0 where every point has one Gaussian to itself."""
+    """(U,): entropy of the assignment in nats, summed over the points; 0 if each point belongs to one Gaussian only."""
     coefficients = _coefficients(mixture)
     total = mixture.weights.new_zeros(len(mixture.weights))
     for some, features, counts in _tiles(points, mixture):
@@ -160,15 +158,18 @@ def entropy(points: Points, mixture: Mixture) -> Tensor:
 
 
 def _tiles(points: Points, mixture: Mixture) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """The points as (which of the units, features (a, F, m) about the mixtures' centres, weights (a, m)), in tiles of
-    about `TILE_ELEMENTS` features, each good until the next is asked for. Small mixtures go many units at once."""
+    """Yields tiles of about `TILE_ELEMENTS` features: (slice of units, features (a, F, m) about the centres of the
+    mixtures, weights (a, m)). A tile is valid until the next; for small mixtures it has many units."""
+    # the number of units and points of a tile
     (x, weights), centre = points, _centre(mixture).unsqueeze(2)
     num_units, num_points, dim = x.shape
     num_features = _num_features(dim)
     width = max(mixture.weights.shape[1], num_features)
     group = max(1, min(num_units, TILE_ELEMENTS // (width * MIN_TILE_POINTS)))
     size = max(MIN_TILE_POINTS, TILE_ELEMENTS // (width * group))
-    memory = centre.new_empty(group * num_features * size)  # used again and again: fresh pages cost more than the sums
+    memory = centre.new_empty(group * num_features * size)  # reused: allocating takes longer than the arithmetic
+
+    # the tiles
     for first in range(0, num_units, group):
         some = slice(first, first + group)
         for start in range(0, num_points, size):
@@ -183,11 +184,11 @@ def _centre(mixture: Mixture) -> Tensor:
     return (mixture.weights.unsqueeze(2) * mixture.means).sum(1)
 
 
-_BLOCK = 8  # rows whose products are formed at once: little below the diagonal is computed twice
+_BLOCK = 8  # rows whose products are formed at once: few below the diagonal are computed twice
 
 
 def _blocks(dim: int) -> Iterator[tuple[int, int]]:
-    """The rows (first, end) of each block of x x^T; with the columns from `first` on, they cover its upper triangle."""
+    """The rows (first, end) of blocks of x x^T that, with the columns from `first`, cover its upper triangle."""
     return ((first, min(first + _BLOCK, dim)) for first in range(0, dim, _BLOCK))
 
 
@@ -197,7 +198,7 @@ def _num_features(dim: int) -> int:
 
 def _features(x: Tensor, out: Tensor) -> Tensor:
     """(a, D, m) -> (a, F, m), `out`: 1, x, and the blocks of x x^T. A log-density is linear in these, and moments are
-    sums of them. The points come last: what is done to them then runs along memory."""
+    sums of them. The points are the last axis, so that operations on them run along memory."""
     dim = x.shape[1]
     out[:, 0] = 1
     out[:, 1 : 1 + dim] = x
@@ -211,8 +212,8 @@ def _features(x: Tensor, out: Tensor) -> Tensor:
 
 
 def _coefficients(mixture: Mixture) -> Tensor:
-    """(U, K, F): log(weight_k N(x; mean_k, covariance_k)) is the product of these with `_features` of x about the
-    centre: -(x - mean) P (x - mean)^T / 2 multiplied out, P the inverse of the covariance."""
+    """(U, K, F): log(weight_k N(x; mean_k, covariance_k)) is the product of these and the `_features` of x about the
+    centre: -(x - mean) P (x - mean)^T / 2 expanded, P the inverse of the covariance."""
     dim = mixture.means.shape[2]
     means = mixture.means - _centre(mixture).unsqueeze(1)
     precision = mixture.precision_chol @ mixture.precision_chol.mT  # (U, K, D, D)
@@ -221,13 +222,13 @@ def _coefficients(mixture: Mixture) -> Tensor:
     parts = [(constant - 0.5 * (linear * means).sum(2)).unsqueeze(2), linear]
     for first, end in _blocks(dim):
         block = -precision[:, :, first:end, first:]
-        block[..., : end - first] *= 0.5  # both triangles of this square are among the features, of the rest one
+        block[..., : end - first] *= 0.5  # the features have both triangles of this square, and one of the rest
         parts.append(block.flatten(2))
     return torch.cat(parts, dim=2)
 
 
 def _second_moments(products: Tensor, dim: int) -> Tensor:
-    """The sums of x x^T (A, K, D, D) from those of the products that `_features` made."""
+    """The sums of x x^T (A, K, D, D) from the sums of their blocks, see `_features`."""
     whole = products.new_zeros(*products.shape[:2], dim, dim)
     start = 0
     for first, end in _blocks(dim):

@@ -1,6 +1,7 @@
-"""Dynamic Gaussian anchoring as published: the arithmetic of the authors' code, whose pull is 0 on ReLU tokens.
+"""Dynamic Gaussian Anchoring as published: the arithmetic of the authors' code (Jun et al. 2025), which does not move
+ReLU tokens, see docs/fidelity.md.
 
-B batch, N units, D token width, K the most Gaussians that a unit may have.
+B batch, N units, D token width, K the maximum number of Gaussians per unit.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from unweave.nn.anchors.mixture import Mixture
 from unweave.nn.anchors.published_fit import denormalise, normalise
 
 LAMBDA = 0.1
-MARGIN = 1e-6  # keeps the relative distance from dividing by zero
+MARGIN = 1e-6  # avoids division by zero in the relative distance
 
 
 class PublishedAnchors(GaussianAnchors):
@@ -27,12 +28,12 @@ class PublishedAnchors(GaussianAnchors):
         self._zeros("low", num_units)
         self._zeros("high", num_units)
         self.low: Tensor
-        """(N,): the least number in each unit's tokens, over the images of the fit."""
+        """(N,): the minimum of each unit's tokens, over the images of the fit."""
         self.high: Tensor
-        """(N,): the largest."""
+        """(N,): their maximum."""
 
     def fit_mixture(self, scalars: Tensor, token_fn: TokenFn, seed: int, reduce: Reduce | None) -> Mixture:
-        """Tokens are fitted as the published code exports them: pulled by the anchors before, a batch at a time."""
+        """Fits tokens as the published code exports them: aligned to the anchors of the last fit, batch by batch."""
         del reduce
         tokens = token_fn(scalars)
         if self.fitted:
@@ -47,10 +48,11 @@ class PublishedAnchors(GaussianAnchors):
         return self._pull(tokens, by_batch=self.training)
 
     def _pull(self, tokens: Tensor, by_batch: bool) -> Aligned:
-        """Normalised anchors mixed with raw tokens, one lambda for the batch, with its gradient.
+        """Mixes normalised anchors with raw tokens, as published.
 
-        In training it goes by the batch: the batch's own extremes normalise, as published. In eval mode those of the
-        fit do and each image has its own lambda, so that its tokens do not depend on its neighbours.
+        `by_batch`, in training: tokens are normalised by the extremes of the batch, which has one lambda, with a
+        gradient. Otherwise by the extremes of the fit, and each image has its own lambda, so that its tokens do not
+        depend on the other images.
         """
         low, high = (tokens.amin((0, 2)), tokens.amax((0, 2))) if by_batch else self._extremes(tokens)
         index = nearest(self.mixture, normalise(tokens.detach(), low.detach(), high.detach()).double())
@@ -71,7 +73,7 @@ class PublishedAnchors(GaussianAnchors):
         return normalise(tokens, *self._extremes(tokens)).double()
 
     def tokens_at(self, unit: int, places: Tensor, token_fn: TokenFn) -> Tensor:
-        """Not aligned: sampling knows no anchors in the published code."""
+        """Not aligned: the published sampling code has no anchors."""
         del token_fn
         low, high = self.low[unit : unit + 1], self.high[unit : unit + 1]
         return denormalise(places.unsqueeze(1), low, high).squeeze(1).float()

@@ -1,9 +1,9 @@
-"""The published fit of a unit's Gaussians, under a seed (docs/fidelity.md, points 6 to 15).
+"""The published fit of a unit's Gaussians, from a seed (docs/fidelity.md, points 6 to 15).
 
-It repeats the arithmetic: tokens min-max scaled the odd way, eight random points as first means, thirty EM steps
-whatever they achieve, splits by dispersion or by the toss of a coin, with the budget counted and the list gone through
-as published. It leaves out the races between threads, swallowed exceptions, clusters of NaN and more Gaussians than
-`k_max` (points 11, 13, 14 and 15).
+It repeats the arithmetic: tokens are min-max scaled to [-1, 0], eight random points are the first means, EM takes
+thirty steps without a test of convergence, Gaussians are split by dispersion or by a coin toss, with the budget and the
+order of the published code. It leaves out the races between threads, swallowed exceptions, clusters of NaN and more
+Gaussians than `k_max` (points 11, 13, 14 and 15).
 
 n images, N units, D token width, K Gaussians.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from unweave.nn.anchors import mixture
 from unweave.nn.anchors.mixture import Mixture, Points
 
-BATCH = 512  # images that the published code encodes at once, and alters together
+BATCH = 512  # images that the published code encodes, and aligns, at once
 NUM_START = 8
 NUM_STEPS = 30
 RIDGE = 1e-6
@@ -42,7 +42,7 @@ def normalise(tokens: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def denormalise(scaled: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The inverse of `normalise`, which published code has no use for: (n, N, D) to tokens."""
+    """The inverse of `normalise`, which the published code lacks: (n, N, D) to tokens."""
     return scaled * (high - low + MARGIN)[:, None] + high[:, None]
 
 
@@ -82,28 +82,31 @@ def _em(points: Points, start: Mixture) -> Mixture:
 
 
 def _responsibilities(points: Points, fitted: Mixture) -> Tensor:
-    """(n, K): how far each Gaussian is responsible for each point."""
+    """(n, K): the responsibility of each Gaussian for each point."""
     offsets = (fitted.means[0].unsqueeze(1) @ fitted.precision_chol[0]).squeeze(1)  # (K, D)
-    found = []
+    parts = []
     for x in points.values[0].split(ROWS_AT_ONCE):
         whitened = torch.einsum("nd,kde->nke", x, fitted.precision_chol[0]) - offsets
-        found.append((fitted.weights[0].log() + fitted.log_det[0] - 0.5 * whitened.square().sum(-1)).softmax(1))
-    return torch.cat(found)
+        parts.append((fitted.weights[0].log() + fitted.log_det[0] - 0.5 * whitened.square().sum(-1)).softmax(1))
+    return torch.cat(parts)
 
 
 def _split(points: Points, fitted: Mixture, k_max: int, generator: torch.Generator) -> Mixture:
-    """Passes of splits, as published: each split counts against the budget, unless it leaves all Gaussians tight, which
-    ends the pass and counts nothing.
+    """Passes of splits, as published. Each split uses up budget, except one that leaves all Gaussians tight, which ends
+    the pass.
 
-    What a pass splits are places in the list. A split takes its Gaussian out of the list and puts two at its end, so
-    that a later place means the next Gaussian (point 9).
+    A pass splits places of the list. A split removes its Gaussian from the list and appends two, so that a later place
+    refers to the next Gaussian (point 9).
     """
     splits, members = 0, _members(points, fitted)
     while splits < SPLIT_BUDGET and fitted.weights.shape[1] < k_max and (members.sum(0) >= 2).any():
+        # the places to split: wide Gaussians, and others by a coin toss
         tossed = torch.rand(members.shape[1], generator=generator) < SPLIT_CHANCE
         places = ((_dispersions(points, members) > DISPERSION) | tossed).nonzero().flatten().tolist()
         if not places:
             break
+
+        # split them one after the other
         for place in places:
             own = points.values[0][members[:, place]]
             if len(own) < 2 or fitted.weights.shape[1] >= k_max:
@@ -118,8 +121,8 @@ def _split(points: Points, fitted: Mixture, k_max: int, generator: torch.Generat
 
 
 def _replaced(fitted: Mixture, place: int, children: Mixture) -> Mixture:
-    """The mixture without the Gaussian at `place` and with its two children at the end; a child's weight is half its
-    own, whatever the parent's was (point 10)."""
+    """The mixture without the Gaussian at `place`, with its two children at the end. The weights of the children are
+    halved, independently of the parent's (point 10)."""
     stays = torch.arange(fitted.weights.shape[1]) != place
     halved = children._replace(weights=children.weights / 2)
     joined = Mixture(*(torch.cat([part[:, stays], new], dim=1) for part, new in zip(fitted, halved)))
@@ -127,7 +130,7 @@ def _replaced(fitted: Mixture, place: int, children: Mixture) -> Mixture:
 
 
 def _members(points: Points, fitted: Mixture) -> Tensor:
-    """(n, K) bool: the points that each Gaussian is responsible for by more than half."""
+    """(n, K) bool: the points for which each Gaussian has a responsibility above a half."""
     return _responsibilities(points, fitted) > 0.5
 
 

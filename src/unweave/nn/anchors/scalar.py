@@ -1,6 +1,6 @@
-"""Dynamic Gaussian anchoring of the scalars (Jun et al. 2025, with a pull that acts).
+"""Dynamic Gaussian Anchoring of the scalars (Jun et al. 2025, corrected as docs/fidelity.md describes).
 
-B batch, N units, D token width, K the most Gaussians that a unit may have, M bins.
+B batch, N units, D token width, K the maximum number of Gaussians per unit, M bins.
 """
 
 import torch
@@ -14,7 +14,7 @@ from unweave.nn.anchors.select import grow
 
 
 class ScalarAnchors(GaussianAnchors):
-    """Gaussians of each unit's scalar, standardised."""
+    """Gaussians of each unit's standardised scalar."""
 
     def __init__(self, config: AnchorConfig, num_units: int, token_dim: int) -> None:
         super().__init__(config, num_units, token_dim, width=1)
@@ -48,8 +48,8 @@ class ScalarAnchors(GaussianAnchors):
         return fitted
 
     def align_fitted(self, scalars: Tensor, tokens: Tensor, token_fn: TokenFn) -> Aligned:
-        """lambda = lambda_max exp(-distance), without a gradient."""
-        # each unit's anchor, and how strongly it pulls
+        """The weight is lambda = lambda_max exp(-distance), without a gradient."""
+        # each unit's anchor, and its weight
         standard = self.places(scalars.detach(), tokens)
         index = nearest(self.mixture, standard)
         units = torch.arange(self.num_units, device=index.device)
@@ -57,7 +57,7 @@ class ScalarAnchors(GaussianAnchors):
         distance = (standard.squeeze(2) - mean).abs().to(scalars.dtype)
         weight = self.config.lambda_max * torch.exp(-distance)
         anchor = (mean * self.scale + self.centre[:, 0]).to(scalars.dtype)
-        # what is pulled where
+        # move the scalar or the token
         if self.config.target == "scalar":
             return Aligned(token_fn(scalars + weight * (anchor - scalars)), index, weight, distance)
         if self.config.target == "anchor_token":

@@ -1,6 +1,6 @@
-"""Dynamic Gaussian anchoring of the tokens, in their leading principal directions.
+"""Dynamic Gaussian Anchoring of the tokens (Jun et al. 2025), along their leading principal components.
 
-B batch, N units, D token width, K the most Gaussians that a unit may have, M bins, S directions.
+B batch, N units, D token width, K the maximum number of Gaussians per unit, M bins, S components.
 """
 
 import torch
@@ -13,13 +13,13 @@ from unweave.nn.anchors.mixture import Mixture
 from unweave.nn.anchors.scalar import binned_tokens
 from unweave.nn.anchors.select import grow, regroup
 
-TOKEN_DIMS = 4  # directions: tokens lie on a curve of one scalar
-TOKEN_NOISE = 1e-3  # ridge, as a part of the tokens' whole variance
+TOKEN_DIMS = 4  # components: tokens lie on a curve of one scalar
+TOKEN_NOISE = 1e-3  # ridge, as a fraction of the total variance of the tokens
 
 
 class TokenAnchors(GaussianAnchors):
-    """Gaussians of each unit's token. How many there are is decided on its scalar: tokens lie on a curve, where
-    likelihood would never have enough."""
+    """Gaussians of each unit's token. Their number is selected on its scalar: tokens lie on a curve, where a likelihood
+    keeps rising with more Gaussians."""
 
     def __init__(self, config: AnchorConfig, num_units: int, token_dim: int) -> None:
         super().__init__(config, num_units, token_dim, width=min(TOKEN_DIMS, token_dim))
@@ -46,7 +46,7 @@ class TokenAnchors(GaussianAnchors):
         return regroup(points, members.double(), TOKEN_NOISE)
 
     def align_fitted(self, scalars: Tensor, tokens: Tensor, token_fn: TokenFn) -> Aligned:
-        """lambda = lambda_max exp(-distance), without a gradient."""
+        """The weight is lambda = lambda_max exp(-distance), without a gradient."""
         del token_fn
         index = nearest(self.mixture, self.places(scalars, tokens.detach()))
         units = torch.arange(self.num_units, device=index.device)

@@ -1,8 +1,8 @@
-"""One piece of a table: train, encode every image at each snapshot, score. Finished with its `result.json`.
+"""One job of a table: train, encode every image at each snapshot, score. A finished job has a `result.json`.
 
-PIECE/run/                  the run, which resumes by itself
-PIECE/codes/000000016000.npz   per snapshot `scalars` and `components` (n, N) float32
-PIECE/result.json           scores and losses
+JOB/run/                     the run, which can be resumed
+JOB/codes/000000016000.npz   per snapshot `scalars` and `components` (n, N) float32
+JOB/result.json              scores and losses
 """
 
 import json
@@ -25,7 +25,7 @@ from unweave.metrics.suite import score_grid, score_rows
 from unweave.models.base import UnitModel, find_device
 from unweave.models.folder import load
 from unweave.record import Log, log, read_record
-from unweave.reproduce.plan import Piece, Request
+from unweave.reproduce.plan import Job, Request
 from unweave.reproduce.recipes import Kind, Method
 from unweave.training.checkpoint import MAY_CHANGE
 from unweave.training.loop import crosses
@@ -39,20 +39,20 @@ C = TypeVar("C", bound=RunConfig | VQRunConfig)
 ROBUST: Kind = "scalars"
 
 
-def finished(piece: Piece, request: Request) -> dict[str, Any] | None:
-    """What a finished piece found; None where it is not finished.
-
-    Raises `UserError` where its folder holds a piece with other options.
-    """
-    path = request.out / piece.name / RESULT
+def finished(job: Job, request: Request) -> dict[str, Any] | None:
+    """The result of a finished job; None if it is not finished. Raises `UserError` if its folder holds a job with other
+    options."""
+    path = request.out / job.name / RESULT
     try:
         result = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except ValueError:
-        require(False, f"{path} cannot be read: delete it, and its piece is scored again")
+        require(False, f"{path} cannot be read: delete it, and its job is scored again")
         raise
-    ours = _plain(piece.config)
+
+    # the options must be those that it was trained with
+    ours = _plain(job.config)
     changed = [
         line
         for line in differences(from_dict(type(ours), result["options"], str(path)), ours)
@@ -62,29 +62,33 @@ def finished(piece: Piece, request: Request) -> dict[str, Any] | None:
         not changed,
         f"{path.parent} has other options ({'; '.join(changed)}): choose another --out, or delete that folder",
     )
-    asked = _asked(piece, request)
+    asked = _asked(job, request)
     return result if result["asked"] == asked else None
 
 
-def do(piece: Piece, request: Request, log: Log = log) -> dict[str, Any]:
-    """Does what is left to do of a piece and returns what it found."""
-    before = finished(piece, request)
+def do(job: Job, request: Request, log: Log = log) -> dict[str, Any]:
+    """Does what is left to do of a job and returns its result, which is written to `result.json`."""
+    before = finished(job, request)
     if before is not None:
         return before
-    folder, start, processor = request.out / piece.name, time.monotonic(), time.process_time()
-    log(f"{piece.name}: {piece.config.train.images:,} images")
-    if piece.method is None:
-        train(piece.config, folder / "run", log)
-        found: dict[str, Any] = _redrawn(folder / "run")
+
+    # train and score
+    folder, start, processor = request.out / job.name, time.monotonic(), time.process_time()
+    log(f"{job.name}: {job.config.train.images:,} images")
+    if job.method is None:
+        train(job.config, folder / "run", log)
+        scores: dict[str, Any] = _reconstruction_scores(folder / "run")
     else:
-        found = _second_stage(piece, piece.method, request, folder, log)
+        scores = _second_stage(job, job.method, request, folder, log)
+
+    # write the result
     record = read_record(folder / "run" / "metrics.jsonl")
     result = {
-        "options": to_dict(_plain(piece.config)),
-        "asked": _asked(piece, request),
+        "options": to_dict(_plain(job.config)),
+        "asked": _asked(job, request),
         "images": record[-1]["images"],
         "losses": losses(record),
-        **found,
+        **scores,
         "seconds": {
             "training": record[-1]["seconds"],
             "this call": round(time.monotonic() - start, 1),
@@ -96,7 +100,7 @@ def do(piece: Piece, request: Request, log: Log = log) -> dict[str, Any]:
 
 
 def _plain(config: C) -> C:
-    """The options of a training without the paths that say where things are."""
+    """The options of a training without the folders of its files."""
     data = replace(config.data, folder=Path(config.data.folder).name, labels=Path(config.data.labels).name, cache="")
     model = config.model
     if isinstance(model, VQGANConfig):
@@ -108,38 +112,41 @@ def _plain(config: C) -> C:
     return replace(config, data=data)
 
 
-def _asked(piece: Piece, request: Request) -> dict[str, Any]:
-    """What is scored how: another answer means scoring again, not training again."""
-    if piece.method is None:
+def _asked(job: Job, request: Request) -> dict[str, Any]:
+    """How a job is scored: if this differs from its result, it is scored again, but not trained again."""
+    if job.method is None:
         return {}
-    asked: dict[str, Any] = {"evaluation_seeds": request.size.evaluation_seeds, "official": piece.method.official}
+    asked: dict[str, Any] = {"evaluation_seeds": request.size.evaluation_seeds, "official": job.method.official}
     if request.table == "table2":
         asked["distance"] = "FID" if request.inception else "without Inception"
     return asked
 
 
 def losses(record: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean loss of the first and of the last tenth of the steps, and whether it fell between."""
+    """The mean loss over the first and over the last tenth of the steps, and whether it fell."""
     steps = [loss for line in record for loss in line["per_step"]["loss"]]
     tenth = max(1, len(steps) // 10)
     first, last = float(np.mean(steps[:tenth])), float(np.mean(steps[-tenth:]))
     return {"first": first, "last": last, "fell": last < first}
 
 
-def _redrawn(run: Path) -> dict[str, Any]:
+def _reconstruction_scores(run: Path) -> dict[str, Any]:
     last = read_record(run / "metrics.jsonl")[-1]
     return {name: last.get(name) for name in ("psnr", "ssim", "codes_used", "perplexity")}
 
 
-def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, log: Log) -> dict[str, Any]:
-    config, codes = piece.config, folder / "codes"
+def _second_stage(job: Job, method: Method, request: Request, folder: Path, log: Log) -> dict[str, Any]:
+    # train, and encode at each snapshot
+    config, codes = job.config, folder / "codes"
     assert isinstance(config, RunConfig)
     dataset = open_dataset(config.data, config.model.image_size, log)
     train(config, folder / "run", log, on_save=lambda model: _encode_snapshot(model, config, request, dataset, codes))
     model = load(folder / "run", find_device())
     *earlier, last = sorted(codes.glob("*.npz"))
-    log(f"{piece.name}: scoring")
-    found: dict[str, Any] = {
+
+    # score the snapshots
+    log(f"{job.name}: scoring")
+    scores: dict[str, Any] = {
         "snapshots": [
             {"images": int(path.stem), **_scores(path, method.official, dataset, "official", 0)} for path in earlier
         ],
@@ -150,8 +157,8 @@ def _second_stage(piece: Piece, method: Method, request: Request, folder: Path, 
         "untrained": _untrained(model, config.train.seed, dataset),
     }
     if request.table == "table2":
-        found["distance"] = _distance(model, dataset, request, config.train.seed, log)
-    return found
+        scores["distance"] = _distance(model, dataset, request, config.train.seed, log)
+    return scores
 
 
 def _last(path: Path, kind: Kind, dataset: ImageSet, protocol: Protocol, request: Request) -> list[dict[str, Any]]:
@@ -161,7 +168,7 @@ def _last(path: Path, kind: Kind, dataset: ImageSet, protocol: Protocol, request
 
 
 def _encode_snapshot(model: UnitModel, config: RunConfig, request: Request, dataset: ImageSet, folder: Path) -> None:
-    """Writes the codes of all images where the model, as it is saved, has come to a snapshot."""
+    """Writes the codes of all images if the model that was just saved is a snapshot."""
     images, options = model.history["images"], config.train
     every = options.save_every_images * request.size.saves_per_snapshot
     path = folder / f"{images:012d}.npz"
@@ -173,7 +180,7 @@ def _encode_snapshot(model: UnitModel, config: RunConfig, request: Request, data
 def encode(model: UnitModel, dataset: ImageSet, path: Path) -> None:
     """Writes `scalars` (n, N) and `components` (n, N) of all n images of a set.
 
-    A component is the first principal one of a unit's tokens over the set, as its anchor leaves them: what the
+    `components` has the first principal component of each unit's aligned tokens over the set, which is what the
     published script scores.
     """
     scalars = np.empty((len(dataset), model.num_units), np.float32)
@@ -200,32 +207,40 @@ def _scores(
 def score(
     codes: np.ndarray, dataset: ImageSet, protocol: Protocol, seed: int, more: tuple[str, ...] = ()
 ) -> dict[str, float]:
-    """Scores of codes (n, N) by name: FactorVAE score, DCI and `more` where factors are a grid, else TAD of labels."""
+    """Scores of codes (n, N) by name: FactorVAE score, DCI and `more` on a grid of factors, else TAD of the labels."""
     if isinstance(dataset, FactorDataset):
         result = score_grid(codes, dataset.factor_sizes, metrics=(*GRID_SCORES, *more), protocol=protocol, seed=seed)
     else:
         labels = dataset.factors(np.arange(len(dataset)))
         result = score_rows(codes, labels, metrics=("tad",), protocol=protocol, seed=seed)
-    return result.by_name()
+    return _by_name(result)
+
+
+def _by_name(result: SuiteResult) -> dict[str, float]:
+    """Scores under the names of `results.json`: `factor_vae`, `dci_disentanglement`."""
+    return {
+        one.metric if one.name == "score" else f"{one.metric}_{one.name.replace(' ', '_')}": one.value
+        for one in result.scores
+    }
 
 
 def _untrained(model: UnitModel, seed: int, dataset: ImageSet) -> dict[str, float]:
-    """The scalars of the extractor before its training, under the robust protocol."""
+    """Scores of the scalars of the untrained extractor, under the robust protocol."""
     scalars = scalars_of(model.untrained(seed), dataset, np.arange(len(dataset)), "encoding, untrained", quiet=True)
     return score(scalars, dataset, "robust", 0)
 
 
 def _distance(model: UnitModel, dataset: ImageSet, request: Request, seed: int, log: Log) -> dict[str, Any]:
-    """How far drawn images are from the set: FID with Inception's weights, else a distance of another name."""
+    """Distance of generated images from the set: FID with Inception's weights, else a distance of another name."""
     from unweave.evaluation.frechet import distance_to_data
 
-    scale = request.size
-    found = distance_to_data(
+    size = request.size
+    distance = distance_to_data(
         model,
         dataset,
-        num=scale.drawn,
+        num=size.drawn,
         weights=request.inception,
-        sampling=replace(scale.sampling, seed=seed),
+        sampling=replace(size.sampling, seed=seed),
         log=log,
     )
-    return {name: found[name] for name in ("name", "value", "images")}
+    return {name: distance[name] for name in ("name", "value", "images")}

@@ -1,4 +1,4 @@
-"""Images of users (uint8 or [0, 1], channels last) to images of networks ([-1, 1], channels first), and back."""
+"""Conversion of images: uint8 or [0, 1], channels last, outside; [-1, 1], channels first, for the networks."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from unweave.errors import UserError, require
 
 
 def check_images(images: np.ndarray | Tensor, image_size: int) -> None:
-    """Raises `UserError`, naming what is wrong, unless images are uint8 or float in [0, 1], (n, size, size, 3)."""
+    """Raises `UserError` with the reason unless images are uint8 or float in [0, 1], (n, image_size, image_size, 3)."""
     shape: Any = tuple(getattr(images, "shape", ()))
     wanted = f"(n, {image_size}, {image_size}, 3)"
     require(hasattr(images, "dtype"), f"images are a {type(images).__name__}: give a numpy or torch array {wanted}")
@@ -20,7 +20,7 @@ def check_images(images: np.ndarray | Tensor, image_size: int) -> None:
     require(shape[0] > 0, f"there are no images: shape {shape}, should be {wanted} with n at least 1")
     if shape[1] == 3 and shape[3] != 3:
         raise UserError(f"images have shape {shape}: channels come last, should be {wanted}")
-    require(shape[1:] == (image_size, image_size, 3), f"images have shape {shape}: this model needs {wanted}")
+    require(shape[1:] == (image_size, image_size, 3), f"images have shape {shape}: this model takes {wanted}")
     values = torch.as_tensor(images[:0])
     if values.dtype == torch.uint8:
         return
@@ -39,6 +39,6 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """(n, 3, H, W) in [-1, 1] to uint8 (n, H, W, 3), rounded where the official code truncates."""
+    """(n, 3, H, W) in [-1, 1] to uint8 (n, H, W, 3), by rounding (the published code truncates)."""
     scaled = ((images + 1) * 127.5).round().clamp(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
