@@ -162,7 +162,7 @@ def scalars_of(model: UnitModel, dataset: ImageSet, rows: np.ndarray, what: str,
 
 def standardise(scalars: np.ndarray) -> np.ndarray:
     """Scales each unit to mean 0 and standard deviation 1, float64; a constant unit becomes 0."""
-    return Scale.of(scalars, rounding=1e-7)(scalars)  # the rounding of float32
+    return Standardiser.of(scalars, rounding=1e-7)(scalars)  # the rounding of float32
 
 
 def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet: bool = False) -> dict[str, Any]:
@@ -195,9 +195,8 @@ def score(codes: np.ndarray, sizes: tuple[int, ...], seed: int, what: str, quiet
 def other_scores(codes: np.ndarray, sizes: tuple[int, ...], protocol: Protocol, seed: int) -> dict[str, Any]:
     """All other scores, by name, of codes (images, N) of a full grid, with notes; None if a score is not defined."""
     result = score_grid(codes, sizes, metrics=OTHERS, protocol=protocol, seed=seed)
-    names = [one.metric if one.name == "score" else f"{one.metric}_{one.name}" for one in result.scores]
-    values = [None if math.isnan(one.value) else one.value for one in result.scores]
-    return {**dict(zip(names, values)), "notes": list(result.notes)}
+    numbers = {name: None if math.isnan(value) else value for name, value in result.by_name().items()}
+    return numbers | {"notes": list(result.notes)}
 
 
 def _protocol(seed: int) -> dict[str, Any]:

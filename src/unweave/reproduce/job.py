@@ -213,15 +213,7 @@ def score(
     else:
         labels = dataset.factors(np.arange(len(dataset)))
         result = score_rows(codes, labels, metrics=("tad",), protocol=protocol, seed=seed)
-    return _by_name(result)
-
-
-def _by_name(result: SuiteResult) -> dict[str, float]:
-    """Scores under the names of `results.json`: `factor_vae`, `dci_disentanglement`."""
-    return {
-        one.metric if one.name == "score" else f"{one.metric}_{one.name.replace(' ', '_')}": one.value
-        for one in result.scores
-    }
+    return result.by_name()
 
 
 def _untrained(model: UnitModel, seed: int, dataset: ImageSet) -> dict[str, float]:

@@ -43,9 +43,10 @@ def scores(results: dict[str, Any], labels: Sequence[str]) -> str:
     data, values = results["data"], results["scores"]
     table = []
     for name in PUBLISHED:
-        level = chance_level(name, data["factor_sizes"])
-        chance = MEANINGS[name].chance if level is None else f"{level:.3f}"
-        table.append(Score(MEANINGS[name].title, values[name], results["untrained"][name], chance, MEANINGS[name].asks))
+        text = DESCRIPTIONS[name]
+        level = text.chance_level(data["factor_sizes"])
+        chance = text.chance if level is None else f"{level:.3f}"
+        table.append(Score(text.title, values[name], results["untrained"][name], chance, text.asks))
     factors = [name.replace("_", " ") for name in data["factor_names"]]
     about = f"On {data['images']:,} images of {data['name']}, with the constants of published tables; 1 is perfect."
     return _part("scores", table, factors, list(zip(labels, values["importance"])), about)
