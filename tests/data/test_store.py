@@ -120,7 +120,7 @@ converted(Numbers(), pathlib.Path({str(path)!r}), DataConfig(), print)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode != 0
     assert f"cannot write {path}" in ended.stderr
-    assert "the same command again goes on from there" in ended.stderr
+    assert "the same command again resumes from there" in ended.stderr
     assert not path.exists()
     source = Numbers()
     np.testing.assert_array_equal(converted(source, path, DataConfig(), [].append).pixels, picture(GOOD))
