@@ -140,7 +140,7 @@ def frechet(
     batch_size: int = 128,
     json: bool = False,
 ) -> None:
-    """Measure how near generated images are to the data: FID, or a Fréchet distance of the model's own features.
+    """Measure how near generated images are to the data: FID, or a Frechet distance of the model's own features.
 
     `unweave frechet RUN --inception pt_inception-2015-12-05-6726825d.pth`, the file of pytorch-fid and torch-fidelity.
     As in the paper, images are generated from the units of random images of the data and fresh noise. Writes

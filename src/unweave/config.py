@@ -271,11 +271,11 @@ class NoiseConfig(Options, group="noise"):
     """Last beta."""
     prediction: Literal["noise", "v", "image", "flow"] = "noise"
     """What the denoiser predicts: `noise`, as in the paper; `v` = sqrt(abar) noise - sqrt(1 - abar) latent (Salimans
-    and Ho 2022); `image`, the clean latent; `flow` = noise - latent, on the straight path of flow matching (Lipman et
-    al. 2023), which does not use the betas."""
+    and Ho 2022); `image`, the clean latent; `flow` = noise - latent, on a straight path that does not use the betas
+    (Liu et al. 2023)."""
     weighting: Literal["none", "min_snr"] = "none"
-    """Weight of the squared error at each time: `none`, or min(SNR, snr_gamma) in the clean latent (Hang et al.
-    2023)."""
+    """Weight of the squared error at each time: `none`, 1 for the prediction; `min_snr`, min(SNR, snr_gamma) for the
+    clean latent (Hang et al. 2023)."""
     snr_gamma: Positive = 5.0
     """Signal-to-noise ratio above which the weight of `min_snr` is constant."""
     times: Literal["uniform", "logit_normal"] = "uniform"
@@ -507,7 +507,7 @@ class LoopConfig(Options, group="train"):
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    """Training of a model with units by AdamW. The moving average is that of the denoiser's weights."""
+    """Training of a model with units by AdamW. The moving average is of the denoiser's (decoder's) weights."""
 
     weight_decay: NotNegative = 0.01
     """Weight decay of AdamW."""

@@ -53,7 +53,7 @@ def test_larger_sets_are_drawn_as_needed(tmp_path):
     toy = Toy()
     assert cached(toy, tmp_path, 1e-9, said.append) is toy
     assert not list(tmp_path.iterdir())
-    assert "drawn as needed" in said[0]
+    assert "generated when needed" in said[0]
 
 
 def test_failure_while_drawing_leaves_nothing(tmp_path):

@@ -91,7 +91,7 @@ def test_a_file_comes_whole_and_once(server, tmp_path, digest):
     assert said[0] == f"file.bin: 300,000 bytes, {digest}, into {tmp_path / 'new'}"
     download(remote(server, digest=digest), tmp_path / "new", said.append)
     assert server.asked == [None]
-    assert said[-1] == f"{path} is there and whole ({digest})"
+    assert said[-1] == f"{path} exists and is intact ({digest})"
     assert there(tmp_path / "new") == ["file.bin"]
 
 
@@ -107,7 +107,7 @@ def test_a_cut_is_gone_on_from_by_itself(server, tmp_path):
 
 def test_the_next_call_goes_on_where_the_last_one_stopped(server, tmp_path):
     server.behave = lambda handler: handler.send(b"", 404) if handler.first else handler.send_rest(most=200_000)
-    with pytest.raises(UserError, match=r"file\.bin\.part keeps \d+,\d+ bytes: the same command resumes"):
+    with pytest.raises(UserError, match=r"file\.bin\.part has \d+,\d+ bytes: the same command resumes"):
         download(remote(server), tmp_path, [].append)
     kept = (tmp_path / "file.bin.part").stat().st_size
     server.behave = Handler.send_rest
@@ -130,7 +130,7 @@ def test_a_server_without_ranges_sends_all_again(server, tmp_path):
     (tmp_path / "file.bin.part").write_bytes(CONTENT[:1_000])
     server.behave = lambda handler: handler.send(CONTENT)
     assert download(remote(server), tmp_path, said.append).read_bytes() == CONTENT
-    assert any("does not go on in the middle: starting over" in line for line in said)
+    assert any("cannot resume a download: starting over" in line for line in said)
 
 
 def test_a_server_that_sends_another_part_is_asked_for_all(server, tmp_path):
@@ -153,7 +153,7 @@ def test_a_part_longer_than_the_file_is_begun_anew(server, tmp_path):
 
 def test_a_server_that_never_sends_the_end(server, tmp_path):
     server.behave = lambda handler: handler.send(CONTENT[:100_000], 200, SIZE)  # neither ranges nor an end
-    with pytest.raises(UserError, match=r"the connection was cut, 5 times in a row.*file\.bin\.part keeps"):
+    with pytest.raises(UserError, match=r"the connection was cut, 5 times in a row.*file\.bin\.part has"):
         download(remote(server), tmp_path, [].append)
     assert len(server.asked) == 5
     assert there(tmp_path) == ["file.bin.part"]
@@ -162,7 +162,7 @@ def test_a_server_that_never_sends_the_end(server, tmp_path):
 @pytest.mark.parametrize("size", [SIZE, None])
 def test_a_damaged_file_is_removed(server, tmp_path, size):
     server.behave = lambda handler: handler.send(CONTENT[:-1] + b"?")
-    with pytest.raises(UserError, match=f"file.bin.part has sha256:.*should be sha256:{SHA256}: damaged on the way"):
+    with pytest.raises(UserError, match=f"file.bin.part has sha256:.*should be sha256:{SHA256}: damaged in transfer"):
         download(remote(server, size), tmp_path, [].append)
     assert there(tmp_path) == []
 
@@ -173,7 +173,7 @@ def test_a_damaged_file_is_removed(server, tmp_path, size):
         (lambda handler: handler.send(CONTENT[:-9]), "has 299,991 bytes, the published file 300,000"),
         (lambda handler: handler.send(CONTENT + b"x"), "has 300,001 bytes, the published file 300,000"),
         (lambda handler: handler.send(PAGE, Content_Type="text/html; charset=utf-8"), "a web page .Quota exceeded. in"),
-        (lambda handler: handler.send(b"\n" + PAGE), "a web page .Quota exceeded. in the place of the file"),
+        (lambda handler: handler.send(b"\n" + PAGE), "a web page .Quota exceeded. in place of the file"),
         (lambda handler: handler.send(b"", 404), "answers 404 Not Found"),
         (lambda handler: handler.send(b"", 403), "answers 403 Forbidden"),
         (lambda handler: handler.send(b"", 503), "answers 503 Service Unavailable, 5 times in a row"),
@@ -184,7 +184,7 @@ def test_a_damaged_file_is_removed(server, tmp_path, size):
 def test_what_is_not_the_file_is_named(server, tmp_path, behave, words):
     server.behave = behave
     size = None if "web page" in words else SIZE
-    with pytest.raises(UserError, match=f"file.bin cannot be had from {server.url}: .*{words}"):
+    with pytest.raises(UserError, match=f"file.bin cannot be downloaded from {server.url}: .*{words}"):
         download(remote(server, size), tmp_path, [].append)
     assert there(tmp_path) == []
 
@@ -231,7 +231,7 @@ def test_a_redirect_from_https_to_http_is_not_followed(server, tmp_path, monkeyp
         self.mount("https://", Downgrade())
 
     monkeypatch.setattr(module._Session, "__init__", mounted)
-    with pytest.raises(UserError, match="redirects to http://127.*, which anybody on the way can change"):
+    with pytest.raises(UserError, match="redirects to http://127.*, which is not encrypted"):
         download(remote(server, urls=("https://safe.example/file.bin",)), tmp_path, [].append)
     assert server.asked == []
 
@@ -239,7 +239,7 @@ def test_a_redirect_from_https_to_http_is_not_followed(server, tmp_path, monkeyp
 def test_without_a_published_hash_the_first_is_kept(server, tmp_path):
     said = []
     path = download(remote(server, None, ""), tmp_path, said.append)
-    assert "a size that nobody published, no published hash" in said[0]
+    assert "no published size, no published hash" in said[0]
     assert said[-1] == f"file.bin has no published hash: recorded sha256:{SHA256} in {path}.sha256"
     assert (tmp_path / "file.bin.sha256").read_text() == f"{SHA256}  file.bin\n"
     path.write_bytes(CONTENT[:-1] + b"?")

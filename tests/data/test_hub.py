@@ -129,7 +129,7 @@ def test_rows_without_a_picture_are_skipped_with_their_labels(tmp_path, monkeypa
     assert "1,row 1," in listed
     assert "2,row 2,empty" in listed
     assert "4,row 4,No such file" in listed
-    with pytest.raises(UserError, match="row 1: .*Mend or remove it"):
+    with pytest.raises(UserError, match="row 1: .*Repair or remove it"):
         opened(what, tmp_path / "cache", strict=True)
 
 

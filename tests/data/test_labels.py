@@ -71,7 +71,7 @@ def test_images_without_a_grid_cannot_be_evaluated(folder):
         ("file,age\na.png,1\nc.png,\nz.png,3\n", "labels.csv", "column 'age' is empty in 1 rows"),
         ("file\na.png\n", "labels.csv", "give file names, then a column per label"),
         ("a,b\n1,2,3\n", "labels.csv", "cannot be read as CSV"),
-        ("9\nBald\na.png 1\n", "list.txt", "9 images announced, 1 there"),
+        ("9\nBald\na.png 1\n", "list.txt", "it should have 9 rows, but has 1"),
         ("2\nBald Young\na.png 1 1\nc.png 1\n", "list.txt", "Expected 3 columns, got 2"),
         ("1\nBald\na.png yes\n", "list.txt", "attributes are -1 or 1"),
         ("", "list.txt", "cannot be read as list_attr_celeba.txt"),

@@ -63,7 +63,7 @@ def test_a_changed_folder_is_read_again(folder, tmp_path):
 
 
 def test_strict_names_the_first_picture_that_is_none(folder, tmp_path):
-    with pytest.raises(UserError, match=r"cut\.png: .*Mend or remove it"):
+    with pytest.raises(UserError, match=r"cut\.png: .*Repair or remove it"):
         opened(folder, tmp_path / "cache", strict=True)
     opened(folder, tmp_path / "cache")
     with pytest.raises(UserError, match=r"cut\.png"):  # also where it was converted before
@@ -169,7 +169,7 @@ def test_faces_of_another_size_are_skipped(tmp_path):
     dataset = opened(folder, tmp_path / "cache", said, crop="celeba_128", labels=str(labels))
     assert dataset.factors(range(2)).tolist() == [[-1, 1], [1, -1]]
     np.testing.assert_array_equal(dataset.images([1])[0], fitted(Image.fromarray(PLACES), SIZE, "celeba_128"))
-    assert any("000002.png (178 x 178 pixels, where data.crop celeba_128 takes 178 x 218)" in line for line in said)
+    assert any("000002.png (178 x 178 pixels, but data.crop celeba_128 takes 178 x 218)" in line for line in said)
 
 
 def test_arrays_of_faces(tmp_path):
@@ -264,7 +264,7 @@ def test_folders_that_may_not_be_read_are_counted(folder, tmp_path, monkeypatch)
     dataset = opened(folder, tmp_path / "cache", said)
     assert len(dataset) == 3  # without the two pictures in b
     assert any("skipped 4 of 7: b (a folder: Permission denied); cut.png" in line for line in said)
-    with pytest.raises(UserError, match=r"^b: a folder: Permission denied\. Mend or remove it"):
+    with pytest.raises(UserError, match=r"^b: a folder: Permission denied\. Repair or remove it"):
         opened(folder, tmp_path / "other", strict=True)
     monkeypatch.undo()
     assert len(opened(folder, tmp_path / "cache")) == 5

@@ -101,7 +101,7 @@ def test_files_that_need_a_manual_download(no_network, monkeypatch, tmp_path, ca
     (tmp_path / "faces.zip").write_bytes(content)
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert "faces.zip is there and whole" in said
+    assert "faces.zip exists and is intact" in said
     assert "1 files of celeba" in said
     (tmp_path / "faces.txt").write_bytes(b"labels")
     assert main(arguments) == 0
@@ -117,7 +117,7 @@ def test_files_that_need_a_manual_download(no_network, monkeypatch, tmp_path, ca
         (["get", "rooms"], "rooms is generated, there is nothing to download: use --data.name rooms"),
         (["get"], "name a data set: unweave data get shapes3d"),
         (["info"], "name a data set: unweave data info shapes3d"),
-        (["get", "shapes4d"], "'shapes4d' is no data set that is known: choose rooms, dsprites, shapes3d"),
+        (["get", "shapes4d"], "'shapes4d' is no known data set: choose rooms, dsprites, shapes3d"),
     ],
 )
 def test_mistakes_are_named(arguments, words, no_network, capsys):

@@ -148,7 +148,7 @@ def test_odd_members_are_skipped_and_listed(tmp_path):
     assert [reason.split(",")[0] for reason in reasons] == ["odd.tar: b.png", "odd.tar: c", "odd.tar: d.JPG"]
     assert reasons[1:] == ["odd.tar: c,no picture among txt", "odd.tar: d.JPG,not a picture"]
     assert any("skipped 3 of 5" in line for line in said)
-    with pytest.raises(UserError, match=r"odd\.tar: b\.png: .*Mend or remove it"):
+    with pytest.raises(UserError, match=r"odd\.tar: b\.png: .*Repair or remove it"):
         opened(shard, tmp_path / "cache", strict=True)
 
 
@@ -188,7 +188,7 @@ def test_what_a_damaged_shard_still_has_is_read_and_the_rest_said(shards, tmp_pa
     assert dataset.factors(range(len(dataset)))[:, -1].tolist() == [number % 3 for number in expected]
     *samples, shard = listed(tmp_path / "cache")
     assert samples == listed_as[:-1]
-    assert shard.startswith('train-0001.tar,"damaged or cut short, what follows in it is lost (')
+    assert shard.startswith('train-0001.tar,"damaged or cut short, the rest of it is lost (')
     assert listed_as[-1] in shard
     assert any(f"skipped {len(listed_as)} of" in line for line in said)
 
@@ -198,7 +198,7 @@ def test_a_packed_shard_that_is_cut_short(tmp_path):
     path = put(tmp_path / "a.tar.gz", [("a.png", png(1)), ("b.bin", noise), ("c.png", png(2))], "w:gz")
     path.write_bytes(path.read_bytes()[:20_000])
     assert len(opened(path, tmp_path / "cache")) == 1
-    assert "what follows in it is lost (Compressed file ended" in listed(tmp_path / "cache")[-1]
+    assert "the rest of it is lost (Compressed file ended" in listed(tmp_path / "cache")[-1]
 
 
 def test_nothing_of_a_hostile_archive_leaves_it(tmp_path):

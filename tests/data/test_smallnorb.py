@@ -109,7 +109,7 @@ def damaged(folder, name):
         ("missing", r"has no smallnorb-.*-training-info\.mat\.gz, which belongs to the other files"),
         ("cut", r"-dat\.mat\.gz cannot be read \(Compressed file ended"),
         ("short", r"-dat\.mat\.gz cannot be read \(it ends too early\): get it again"),
-        ("long", r"-dat\.mat\.gz cannot be read \(it goes on after its last row\)"),
+        ("long", r"-dat\.mat\.gz cannot be read \(it has data after its last row\)"),
         ("header", r"-dat\.mat\.gz cannot be read \(it ends in its header\)"),
         ("magic", r"-dat\.mat\.gz is no binary matrix \(it begins with 0x4c54414d\)"),
         ("big-endian", r"-cat\.mat\.gz is no binary matrix \(it begins with 0x544c3d1e\)"),

@@ -196,8 +196,8 @@ def test_the_published_vq_has_the_published_size():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"block_out_channels": [32, 64]}, r"has block_out_channels \[32, 64\], the config asks for \(32, 32\)"),
-        ({"num_vq_embeddings": 128}, "has num_vq_embeddings 128, the config asks for 64"),
+        ({"block_out_channels": [32, 64]}, r"has block_out_channels \[32, 64\], the config has \(32, 32\)"),
+        ({"num_vq_embeddings": 128}, "has num_vq_embeddings 128, the config has 64"),
         ({"act_fn": "relu"}, "has act_fn relu"),
     ],
 )

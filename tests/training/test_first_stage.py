@@ -160,7 +160,7 @@ def test_the_second_stage_trains_on_it(small_run, rooms, tiny, tmp_path):
     wrong = replace(
         config, model=replace(config.model, tokenizer=replace(tokenizer, vq=replace(SIZES, codebook_size=8)))
     )
-    with pytest.raises(UserError, match=r"num_vq_embeddings 16.* asks for 8: .*--model.tokenizer.vq.codebook-size"):
+    with pytest.raises(UserError, match=r"num_vq_embeddings 16.* has 8: .*--model.tokenizer.vq.codebook-size"):
         train(wrong, tmp_path / "wrong", [].append, dataset=rooms)
 
 
@@ -247,7 +247,7 @@ def test_from_the_command_line(tiny, tmp_path, capsys):
     assert main(words) == 0
     said = capsys.readouterr().err
     picture = tmp_path / "run" / "report" / "reconstructions.png"
-    assert f"look at {picture}" in said
+    assert f"reconstructions are in {picture}" in said
     assert "perceptual" not in said
     assert picture.stat().st_size > 1_000
     (command,) = re.findall("Next: unweave (.*)", said)

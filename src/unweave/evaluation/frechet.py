@@ -1,4 +1,4 @@
-"""The Fréchet distance between the features of generated images and of data; with Inception's features it is FID
+"""The Frechet distance between the features of generated images and of data; with Inception's features it is FID
 (Heusel et al. 2017).
 
 n images, d features.
@@ -40,7 +40,7 @@ def distance_to_data(
     batch_size: int = BATCH_SIZE,
     log: Log = lambda _: None,
 ) -> dict[str, Any]:
-    """The Fréchet distance of `num` generated images from the images of a data set; returns the content of
+    """The Frechet distance of `num` generated images from the images of a data set; returns the content of
     `frechet.json`.
 
     As in the published sampling script, each image is generated from the units of a random image of the set, with

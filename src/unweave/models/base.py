@@ -108,7 +108,7 @@ class UnitModel(nn.Module, ABC):
         return scalars.unsqueeze(2)
 
     def features_of(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> features (B, d) for the Fréchet distance without Inception's weights."""
+        """Images (B, 3, H, W) in [-1, 1] -> features (B, d) for the Frechet distance without Inception's weights."""
         return self.units_of(images)
 
     @torch.no_grad()

@@ -35,11 +35,11 @@ class Level(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step from level `here`, at which the network is evaluated with `time`, to level `there`."""
+    """A step from `level`, at which the network is evaluated with `time`, to `next_level`."""
 
     time: int
-    here: Level
-    there: Level
+    level: Level
+    next_level: Level
 
 
 @torch.no_grad()
@@ -64,10 +64,10 @@ def ddim(
         "eta adds the noise of a variance-preserving path: use 0 with prediction `flow`",
     )
     x = noise
-    for t, here, there in _steps(schedule, ddim_times(schedule, num_steps), end):
+    for t, level, next_level in _steps(schedule, ddim_times(schedule, num_steps), end):
         latent, direction = _parts(schedule, predict, x, t)
-        fresh_scale = eta * _fresh_noise_scale(here, there) if eta else 0.0
-        x = there.signal * latent + max(there.sigma**2 - fresh_scale**2, 0.0) ** 0.5 * direction
+        fresh_scale = eta * _fresh_noise_scale(level, next_level) if eta else 0.0
+        x = next_level.signal * latent + max(next_level.sigma**2 - fresh_scale**2, 0.0) ** 0.5 * direction
         if generator is not None and eta > 0:
             fresh = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
             x = x + fresh_scale * fresh.to(x.device)
@@ -83,13 +83,13 @@ def dpm(schedule: Schedule, predict: Predict, noise: Tensor, num_steps: int, end
     long, are DDIM's. Arguments as for `ddim`. Raises `UserError` if the schedule has fewer steps.
     """
     x, before, length_before = noise, None, math.inf
-    for t, here, there in _steps(schedule, dpm_times(schedule, num_steps), end):
+    for t, level, next_level in _steps(schedule, dpm_times(schedule, num_steps), end):
         latent, _ = _parts(schedule, predict, x, t)
-        length = there.log_snr - here.log_snr
+        length = next_level.log_snr - level.log_snr
         ahead = latent
         if before is not None and length < math.inf:
             ahead = latent + length / (2 * length_before) * (latent - before)
-        x = there.signal * ahead + there.sigma / here.sigma * (x - here.signal * ahead)
+        x = next_level.signal * ahead + next_level.sigma / level.sigma * (x - level.signal * ahead)
         before, length_before = latent, length
     return x
 
@@ -139,9 +139,9 @@ def _parts(schedule: Schedule, predict: Predict, x: Tensor, time: int) -> tuple[
     return schedule.to_latent(prediction, x, t), schedule.to_noise(prediction, x, t)
 
 
-def _fresh_noise_scale(here: Level, there: Level) -> float:
+def _fresh_noise_scale(level: Level, next_level: Level) -> float:
     """Standard deviation of the noise that makes the step a DDPM step (Song et al. 2021, eq. 16)."""
-    return there.sigma / here.sigma * (1 - (here.signal / there.signal) ** 2) ** 0.5
+    return next_level.sigma / level.sigma * (1 - (level.signal / next_level.signal) ** 2) ** 0.5
 
 
 class Sampler(NamedTuple):
@@ -180,18 +180,18 @@ def invert(
     `UserError` as the solver does.
     """
     sampler, x, before = find_sampler(solver), latents, None
-    for t, here, there in reversed(_steps(schedule, sampler.times(schedule, num_steps), end)):
-        power = here.signal**2 + here.sigma**2
+    for t, level, next_level in reversed(_steps(schedule, sampler.times(schedule, num_steps), end)):
+        power = level.signal**2 + level.sigma**2
         guess = latent = x
         for _ in range(num_passes):
             latent, _ = _parts(schedule, predict, guess, t)
             # the latent at half the step; for a step to no noise, which is infinitely long, that at its start
             half = latent if before is None else (latent + before) / 2
-            noise = (guess - here.signal * half) / here.sigma
+            noise = (guess - level.signal * half) / level.sigma
             # x from the guess and its velocity: on no path can a coefficient of the guess be 0
-            velocity = (here.signal * noise - here.sigma * half) / power
-            turned = x + (there.signal * here.sigma - there.sigma * here.signal) * velocity
-            guess = power * turned / (there.signal * here.signal + there.sigma * here.sigma)
+            velocity = (level.signal * noise - level.sigma * half) / power
+            turned = x + (next_level.signal * level.sigma - next_level.sigma * level.signal) * velocity
+            guess = power * turned / (next_level.signal * level.signal + next_level.sigma * level.sigma)
         x = guess
         before = latent if sampler.order == 2 else None
     return x

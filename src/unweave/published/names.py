@@ -156,8 +156,8 @@ def _vq_name(name: str, num_levels: int) -> str:
     """The published name of a tensor of diffusers' VQModel; it counts the levels of the decoder from the widest."""
     for pattern, replacement in VQ_NAMES.items():
         name = re.sub(pattern, replacement, name)
-    name = re.sub(r"mid\.block_(\d+)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
-    return re.sub(r"\.up\.(\d+)", lambda found: f".up.{num_levels - 1 - int(found[1])}", name)
+    name = re.sub(r"mid\.block_(\d+)", lambda match: f"mid.block_{int(match[1]) + 1}", name)
+    return re.sub(r"\.up\.(\d+)", lambda match: f".up.{num_levels - 1 - int(match[1])}", name)
 
 
 def _stage_views(stage: nn.Module, name: str) -> State:

@@ -228,13 +228,13 @@ def _scores(
 
 def _remarks(one: dict[str, Any]) -> str:
     first, beaten = one["first_stage"], [row["beats_untrained"] for row in one["rows"]]
-    redrawn = f"PSNR {first['psnr']:.1f} dB on images held out, " if first["psnr"] is not None else ""
+    quality = f"PSNR {first['psnr']:.1f} dB on held-out images, " if first["psnr"] is not None else ""
     used = f"{first['codes_used']} codes in use, " if first["codes_used"] is not None else ""
     scored = {row["title"]: row["official_codes"] for row in one["rows"]}
     images = ", ".join(dict.fromkeys(f"{row['images']:,}" for row in one["rows"]))
     components = ", ".join(title for title, codes in scored.items() if codes == "components") or "none"
     return (
-        f"First stage: {redrawn}{used}{first['images']:,} images; second: {images}. The official protocol scores the "
+        f"First stage: {quality}{used}{first['images']:,} images; second: {images}. The official protocol scores the "
         f"first principal component of each unit's token ({components}), or its scalar (others), at the scale that it "
         "has; the robust one scores standardised scalars. "
         f"At least one row beats the untrained extractor by more than the spread over trainings: "
