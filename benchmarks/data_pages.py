@@ -31,7 +31,7 @@ def page(card: Card) -> str:
     lines += ["", "| | |", "| --- | --- |"]
     lines += [f"| {heading} | {text} |" for heading, text in facts(card.name) if heading not in ("use", "get")]
     if card.by_hand:
-        lines += ["", f"It has to be downloaded by hand: {card.by_hand}. The first command then checks the files."]
+        lines += ["", f"It needs a manual download: {card.by_hand}. The first command then checks the files."]
     return "\n".join(lines) + "\n"
 
 
@@ -39,8 +39,8 @@ def index(text: str) -> str:
     """The page of all data sets, `text`, with its table as it should be."""
     lines = ["| set | what it is | images | how to get it |", "| --- | --- | --- | --- |"]
     for name, card in SETS.items():
-        ways = [*(["drawn here"] if card.draw else []), *([f"`data get {name}`"] if card.files else [])]
-        way = "by hand" if card.by_hand else " or ".join(ways)
+        ways = [*(["generated"] if card.draw else []), *([f"`data get {name}`"] if card.files else [])]
+        way = "manual download" if card.by_hand else " or ".join(ways)
         lines.append(f"| [{card.title}](data/{name}.md) | {card.about} | {card.num_images:,} | {way} |")
     return TABLE.sub(lambda _: "\n".join(lines), text)
 

@@ -51,7 +51,7 @@ def test_docstrings_are_on_the_page_of_the_interface(site):
     names = re.findall(r"^::: (\S+)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
     assert len(names) > 40
     assert [name for name in names if f'id="{name}' not in page] == []
-    assert "row shared by all if there is one" in " ".join(page.split())  # of `decode`
+    assert "where one row is shared by all images" in " ".join(page.split())  # of `decode`
 
 
 def test_nothing_is_asked_for_from_elsewhere(site, hooks):

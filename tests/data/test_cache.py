@@ -24,7 +24,7 @@ def test_cached_images_are_the_drawn_ones(tmp_path):
     kept = cached(toy, tmp_path, 1.0, said.append)
     assert isinstance(kept, StoredGrid)
     assert str(tmp_path) in said[0]
-    assert "at most 1 GB" in said[0]
+    assert "the limit is 1 GB" in said[0]
     rows = np.array([59, 0, 7, 7])
     assert np.array_equal(kept.images(rows), toy.images(rows))
     assert np.array_equal(pickle.loads(pickle.dumps(kept)).images(rows), toy.images(rows))

@@ -99,9 +99,12 @@ def test_grid_seeds_and_pictures(files):
         (("codes.npy", "grid.npy"), "factors has 12 rows, the codes 240"),
         (("broken.npy", "factors.npy"), "broken.npy cannot be read"),
         (("broken.parquet",), "broken.parquet cannot be read"),
-        (("words.csv", "factors.csv"), "words.csv column 'hue' holds no numbers"),
+        (("words.csv", "factors.csv"), "words.csv column 'hue' has no numbers"),
         (("codes.csv",), "codes.csv has no factors"),
-        (("codes.npy", "factors.npy", "--test", "one.npy", "factors.npy"), "codes of shape (240, 1), where"),
+        (
+            ("codes.npy", "factors.npy", "--test", "one.npy", "factors.npy"),
+            "codes of shape (240, 1), but those to train on",
+        ),
         (("gap.csv", "factors.csv"), "gap.csv column 'b' is empty in 1 of 2 rows"),
     ],
 )

@@ -138,7 +138,7 @@ def test_uploads(session, tmp_path):
     (tmp_path / "large.png").write_bytes(b"\0" * (MOST_BYTES + 1))
     with pytest.raises(UserError, match="not a picture"):
         session.read(tmp_path / "words.png")
-    with pytest.raises(UserError, match=r"10\.0 MB: at most 10"):
+    with pytest.raises(UserError, match=r"10\.0 MB: the limit is 10 MB"):
         session.read(tmp_path / "large.png")
 
 

@@ -85,7 +85,7 @@ def started(monkeypatch, session):
             ["--host", "0.0.0.0"],
             "anyone who can connect to 0.0.0.0 can see, send pictures and rename units: give a --password",
         ),
-        (["--host", "0.0.0.0", "--password", "sesame"], "travel unencrypted"),
+        (["--host", "0.0.0.0", "--password", "sesame"], "are sent unencrypted"),
     ],
 )
 def test_loopback_unless_told_and_then_with_a_warning(arguments, warning, started, capsys):

@@ -5,7 +5,7 @@ from unweave.data.sets.card import Card, Remote
 CELEBA = Card(
     name="celeba",
     title="CelebA",
-    about="Photographs of the faces of 10,177 people, aligned, with forty attributes that are there or not.",
+    about="Photographs of the faces of 10,177 people, aligned, with forty binary attributes.",
     factors={},
     pixels="178 x 218, colour",
     licence="for research, not commercial",

@@ -106,10 +106,10 @@ def read(path: Path, size: int) -> NpzImages:
 DSPRITES = Card(
     name="dsprites",
     title="dSprites",
-    about="A white square, ellipse or heart on black, turned, scaled and moved. Drawn here under this name; the "
-    "published file opens too.",
+    about="A white square, ellipse or heart on black, rotated, scaled and moved. Generated under this name; the "
+    "published file can be opened too.",
     factors=FACTORS,
-    pixels="64 x 64 (drawn also 32 x 32), black and white",
+    pixels="64 x 64 (generated also 32 x 32), black and white",
     licence="Apache-2.0",
     source="https://github.com/google-deepmind/dsprites-dataset",
     citation="Matthey, Higgins, Hassabis and Lerchner, dSprites: Disentanglement testing Sprites dataset, 2017",
@@ -122,7 +122,7 @@ DSPRITES = Card(
         ),
     ),
     layout="`imgs` of 0 and 1, `latents_classes`; the constant colour is left out of the factors.",
-    picture="As drawn here: thirty images at random, then each factor over its values.",
+    picture="As generated here: thirty random images, then each factor over its values.",
     draw=DSprites,
     opens=opens,
     read=read,

@@ -103,9 +103,9 @@ SMALLNORB = Card(
         for name, (size, digest) in FILES.items()
     ),
     layout="Images of two cameras (`dat`), their kind (`cat`) and the other factors (`info`), for training and for "
-    "testing, packed or not; they are put in the order of the factors. Of the two cameras the first is used, as in "
-    "disentanglement_lib. Toy 3 of the animals and toy 3 of the cars have nothing in common, which is why its tables "
-    "leave `instance` out; here it is a factor like others, so that the images are a grid, and `--data.fixed "
+    "testing, compressed or not; they are sorted by the factors. Only the first camera is used, as in "
+    "disentanglement_lib. Toy 3 of the animals and toy 3 of the cars have nothing in common, so the tables of "
+    "disentanglement_lib leave `instance` out; here it is a factor, so that the images are a grid, and `--data.fixed "
     "instance=0` keeps one toy of each kind. Training and testing have five toys of each kind each: with only one of "
     "the two, `instance` has five values.",
     opens=opens,
