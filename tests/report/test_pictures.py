@@ -111,14 +111,25 @@ def test_few_factors_are_shown_of_many_those_that_the_unit_tells(explorer, monke
     assert told[:2] == [31, 7]
 
 
-def test_principal_directions_are_scikit_learns_and_pacmap_keeps_neighbours(monkeypatch):
+@pytest.fixture
+def curve(monkeypatch):
+    """Places on a curve, and tokens (300, 3) there; the map scatters none."""
     monkeypatch.setattr(anchor_figures, "SCATTER", 0)
     line = np.random.default_rng(0).random(300)
-    tokens = np.stack([np.cos(2 * line), np.sin(2 * line), 0.2 * line], axis=1).astype(np.float32)
+    return line, np.stack([np.cos(2 * line), np.sin(2 * line), 0.2 * line], axis=1).astype(np.float32)
+
+
+def test_principal_directions_are_scikit_learns(curve):
+    _, tokens = curve
     points, words = plane(tokens, "pca", 0)
     oracle = PCA(2).fit(tokens.astype(float))
     assert np.allclose(np.abs(points), np.abs(oracle.transform(tokens)), atol=1e-5)
     assert f"{oracle.explained_variance_ratio_.sum():.0%}" in words
+
+
+@pytest.mark.slow  # numba compiles PaCMAP first
+def test_pacmap_keeps_neighbours(curve):
+    line, tokens = curve
     points, _ = plane(tokens, "pacmap", 0)
     order = line.argsort()
     steps = np.linalg.norm(np.diff(points[order], axis=0), axis=1)
