@@ -1,4 +1,4 @@
-"""BetaVAE score (Higgins et al. 2017): can a linear model tell which factor two groups of images share?"""
+"""BetaVAE score (Higgins et al. 2017): can a linear model tell which factor pairs of images share?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

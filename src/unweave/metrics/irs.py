@@ -1,4 +1,4 @@
-"""IRS (Suter et al. 2019): does a code stay where it is when factors other than its own are changed?"""
+"""IRS (Suter et al. 2019): does a code stay constant when factors other than its own change?"""
 
 from typing import NamedTuple
 
