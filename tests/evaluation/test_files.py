@@ -66,6 +66,16 @@ def test_every_format_gives_the_same_numbers(files, names):
         assert ours["value"] == pytest.approx(theirs.value, abs=0.03 if "words.csv" in names else 1e-9)
 
 
+def test_numbers_are_printed_by_the_names_that_results_have(files, capsys):
+    folder, codes, factors = files
+    words = ["--metrics", "mig,infomec"]
+    assert main(["score", str(folder / "codes.npy"), str(folder / "factors.npy"), *words]) == 0
+    shown = "".join(capsys.readouterr())
+    for name, value in score_rows(codes, factors, metrics=("mig", "infomec")).by_name().items():
+        (line,) = [line for line in shown.splitlines() if name in line.split()]
+        assert f"{value:.3f}" in line
+
+
 @pytest.mark.parametrize("names", [("late.npy", "late_factors.npy"), ("late.npz",)])
 def test_a_held_out_split_comes_from_its_own_files(files, names):
     folder, codes, factors = files

@@ -30,7 +30,8 @@ from unweave.metrics import (
     udr,
 )
 from unweave.metrics.explicitness import area
-from unweave.metrics.information import as_labels, binned, mutual_information, neighbour_information
+from unweave.metrics.information import binned, mutual_information, neighbour_information
+from unweave.metrics.inputs import as_labels
 
 TAD_CASE = np.load(Path(__file__).parents[1] / "fixtures" / "metrics_tad.npz", allow_pickle=False)
 

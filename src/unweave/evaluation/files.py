@@ -14,14 +14,8 @@ from rich.table import Table
 
 from unweave.errors import UserError, require
 from unweave.metrics.inputs import Protocol, one_number_per_unit
-from unweave.metrics.suite import (
-    SuiteResult,
-    Vectors,
-    intervals,
-    score_grid,
-    score_rows,
-    summarise,
-)
+from unweave.metrics.metric import full_name
+from unweave.metrics.suite import SuiteResult, Vectors, intervals, score_grid, score_rows, summarise
 from unweave.metrics.udr import UDRResult, udr
 from unweave.record import console, log
 
@@ -142,12 +136,11 @@ def show(scored: Scored, codes: Path) -> None:
     for column in ("score", "value", *extra, "chance"):
         table.add_column(column, justify="left" if column == "score" else "right")
     for score, spread in summarise(scored.results):
-        title = score.metric if score.name == "score" else f"{score.metric} {score.name}"
         interval = scored.intervals.get((score.metric, score.name))
         cells = [_shown(score.value), *([_shown(spread)] if several else [])]
         if interval:
             cells.append(f"{_shown(interval[0])} to {_shown(interval[1])}")
-        table.add_row(title, *cells, _shown(score.chance))
+        table.add_row(full_name(score.metric, score.name), *cells, _shown(score.chance))
     console.print(table)
     for note in dict.fromkeys(note for result in scored.results for note in result.notes):
         log(f"note: {note}")

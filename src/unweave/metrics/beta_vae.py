@@ -1,25 +1,15 @@
-"""BetaVAE score (Higgins et al. 2017): can a linear model tell which factor two groups of images share?"""
+"""BetaVAE score (Higgins et al. 2017): can a linear model tell which factor pairs of images share?"""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.errors import require
-from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import (
-    Protocol,
-    Standardiser,
-    check_codes,
-    check_factors,
-    check_grid,
-    check_protocol,
-    plural,
-    varying_factors,
-)
+from unweave.metrics.inputs import Protocol, Standardiser, check_grid, check_protocol, check_rows, plural
 from unweave.metrics.linear import logistic_regression
-from unweave.metrics.metric import Description, Metric, Sample
+from unweave.metrics.metric import Description, Metric
 from unweave.metrics.sampling import cell_index, row_interventions, sample_factors
 
 Points = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -87,14 +77,12 @@ def beta_vae_score_rows(
     factor varies.
     """
     check_protocol(protocol)
-    table = check_codes(codes, "codes")
-    labels = check_factors(factors, "factors", len(table))
+    table, labels, varies, notes = check_rows(codes, factors)
     _check_counts(num_train, num_eval, batch_size)
-    varies, notes = varying_factors(labels, "factors")
     dropped = tuple(np.flatnonzero(~varies).tolist())
     rng = np.random.RandomState(seed)
     points, shared = [], []
-    for factor, rows in row_interventions(rng, as_labels(labels[:, varies]), num_train + num_eval, 2 * batch_size):
+    for factor, rows in row_interventions(rng, labels[:, varies], num_train + num_eval, 2 * batch_size):
         points.append(np.abs(table[rows[:, :batch_size]] - table[rows[:, batch_size:]]).mean(axis=1))
         shared.append(factor)
     x, y = np.concatenate(points), np.concatenate(shared)
@@ -120,8 +108,8 @@ def _classify(
         return BetaVAEResult(float("nan"), float("nan"), 1.0, float("nan"), dropped, (*notes, note))
     (points, shared), (points_test, shared_test) = train, test
     if protocol == "robust":
-        scale = Standardiser.of(points)
-        points, points_test = scale(points), scale(points_test)
+        standardise = Standardiser.of(points)
+        points, points_test = standardise(points), standardise(points_test)
     require(len(np.unique(shared)) > 1, f"num_train is {len(shared)}: all points share one factor, draw more")
     model = logistic_regression(points, shared)
     score_train = float(model.score(points, shared))
@@ -144,14 +132,9 @@ def _points(
     return points, shared
 
 
-def _compute(sample: Sample) -> BetaVAEResult:
-    how: dict[str, Any] = {"protocol": sample.protocol, "seed": sample.seed}
-    return beta_vae_score(*sample.grid, **how) if sample.grid else beta_vae_score_rows(*sample.all_rows, **how)
-
-
 METRIC = Metric(
     "beta_vae",
-    _compute,
+    lambda sample: sample.score(beta_vae_score, beta_vae_score_rows),
     {"score": lambda result: (result.score, result.chance)},
     {
         "score": Description(

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from unweave.errors import require
 from unweave.metrics import boosting
 from unweave.metrics.dci import METRIC as DCI
-from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import check_codes, check_pair, check_sizes, plural, varying_factors
 from unweave.metrics.metric import Description, Metric, Sample
 from unweave.metrics.sampling import cell_index, in_batches
@@ -84,13 +83,12 @@ def downstream_rows(
     train, labels, test, truth = check_pair(codes_train, factors_train, codes_test, factors_test)
     _check(sizes)
     varying, _ = varying_factors(labels, "factors_train")
-    numbers = as_labels(np.concatenate([labels, truth]))
-    labels, truth = numbers[: len(train)], numbers[len(train) :]
     seen = [min(size, len(train)) for size in sizes]
-    found = _result([(train[:n], labels[:n], test, truth) for n in seen], seen, varying, seed, largest, num_threads)
+    result = _result([(train[:n], labels[:n], test, truth) for n in seen], seen, varying, seed, largest, num_threads)
     if max(sizes) > len(train):
-        found = found._replace(notes=(*found.notes, f"{len(train)} training rows, where {max(sizes)} were asked for"))
-    return found
+        note = f"{len(train)} training rows, where {max(sizes)} were asked for"
+        result = result._replace(notes=(*result.notes, note))
+    return result
 
 
 _Rows = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import Standardiser, check_pair, plural, varying_factors
 from unweave.metrics.linear import logistic_regression
 from unweave.metrics.metric import Description, Metric, only
@@ -39,17 +38,15 @@ def explicitness(
     exact, from ranks, over the values that both kinds of rows have. Raises `UserError`, naming the column, for codes
     that are not finite, factors that are not discrete, and where no factor varies.
     """
-    train, factors, test, factors_test = check_pair(codes_train, factors_train, codes_test, factors_test)
-    both = as_labels(np.concatenate([factors, factors_test]))
-    labels, labels_test = both[: len(factors)], both[len(factors) :]
+    train, labels, test, labels_test = check_pair(codes_train, factors_train, codes_test, factors_test)
     varying, notes = varying_factors(labels, "factors_train")
-    scale = Standardiser.of(train)
-    train, test = scale(train), scale(test)
+    standardise = Standardiser.of(train)
+    train, test = standardise(train), standardise(test)
     auroc = np.full((2, labels.shape[1]), np.nan)
     for factor in np.flatnonzero(varying):
         model = logistic_regression(train, labels[:, factor])
-        shared = np.intersect1d(np.unique(labels[:, factor]), np.unique(labels_test[:, factor]))
-        unshared = len(np.unique(both[:, factor])) - len(shared)
+        shared = np.intersect1d(labels[:, factor], labels_test[:, factor])
+        unshared = len(np.setxor1d(labels[:, factor], labels_test[:, factor]))
         if unshared:
             notes = (*notes, f"factor {factor}: {unshared} values are not in both training and test rows, left out")
         if len(shared) < 2:
@@ -60,11 +57,9 @@ def explicitness(
             areas = [area(chances[:, place], y == value) for place, value in zip(places, shared)]
             auroc[row, factor] = np.mean(areas)
     kept = ~np.isnan(auroc[1])
-    if scale.constant.any():
-        notes = (
-            *notes,
-            f"{plural(np.flatnonzero(scale.constant), 'code')} constant in the training rows: counted as 0",
-        )
+    constant = np.flatnonzero(standardise.constant)
+    if constant.size:
+        notes = (*notes, f"{plural(constant, 'code')} constant in the training rows: counted as 0")
     means = auroc[:, kept].mean(axis=1) if kept.any() else np.full(2, np.nan)
     return ExplicitnessResult(
         score=float(means[1]),

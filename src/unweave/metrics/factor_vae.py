@@ -1,26 +1,17 @@
-"""FactorVAE score (Kim and Mnih 2018): does fixing a factor still one code, always the same one?
+"""FactorVAE score (Kim and Mnih 2018): when one factor is held fixed, is it always the same code that stays constant?
 
 The protocol is disentanglement_lib's, its random stream included, so that numbers compare with published tables.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.errors import require
-from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import (
-    Protocol,
-    check_codes,
-    check_factors,
-    check_grid,
-    check_protocol,
-    plural,
-    varying_factors,
-)
-from unweave.metrics.metric import Description, Metric, Sample
+from unweave.metrics.inputs import Protocol, check_grid, check_protocol, check_rows, plural
+from unweave.metrics.metric import Description, Metric
 from unweave.metrics.sampling import Cells, cell_index, interventions, row_interventions, sample_factors
 
 
@@ -36,7 +27,7 @@ class FactorVAEResult(NamedTuple):
     adjusted: float
     """(score - chance) / (1 - chance): 0 is chance; NaN where one factor varies."""
     votes_train: NDArray[np.int64]
-    """(F, D), votes by fixed factor and stillest code."""
+    """(F, D), votes by fixed factor and code of least relative variance."""
     votes_eval: NDArray[np.int64]
     """(F, D)."""
     active: NDArray[np.bool_]
@@ -95,13 +86,11 @@ def factor_vae_score_rows(
     not discrete, and where no factor varies.
     """
     check_protocol(protocol)
-    table = check_codes(codes, "codes")
-    labels = check_factors(factors, "factors", len(table))
+    table, labels, varies, _ = check_rows(codes, factors)
     _check_counts(num_variance=len(table), num_train=num_train, num_eval=num_eval, batch_size=batch_size)
-    varies, _ = varying_factors(labels, "factors")
     varying = np.flatnonzero(varies).tolist()
     rng = np.random.RandomState(seed)
-    batches = row_interventions(rng, as_labels(labels[:, varies]), num_train + num_eval, batch_size)
+    batches = row_interventions(rng, labels[:, varies], num_train + num_eval, batch_size)
     pruned_below = prune if protocol == "official" else 0.0
     return _elect(table, table, batches, varying, labels.shape[1], num_train, pruned_below)
 
@@ -121,10 +110,10 @@ def _elect(
     votes = np.zeros((2, num_factors, table.shape[1]), np.int64)
     num_votes = np.array([num_train, 1])
     if active.any():
-        fixed, stillest = _vote(table[:, active], variance[active], batches)
+        fixed, chosen = _vote(table[:, active], variance[active], batches)
         phase = np.arange(len(fixed)) >= num_train  # 0 train, 1 evaluation
         num_votes[1] = max(len(fixed) - num_train, 1)
-        np.add.at(votes, (phase.astype(int), np.asarray(varying)[fixed], np.flatnonzero(active)[stillest]), 1)
+        np.add.at(votes, (phase.astype(int), np.asarray(varying)[fixed], np.flatnonzero(active)[chosen]), 1)
     majority = votes[0].argmax(axis=0)
     right = votes[:, majority, np.arange(table.shape[1])].sum(axis=1) / num_votes
     dropped = tuple(sorted(set(range(num_factors)) - set(varying)))
@@ -152,13 +141,13 @@ def _check_counts(*, num_variance: int, num_train: int, num_eval: int, batch_siz
 def _vote(
     table: NDArray[np.float64], variance: NDArray[np.float64], batches: Iterable[tuple[Cells, Cells]]
 ) -> tuple[Cells, Cells]:
-    """(Fixed factor, stillest code) of every vote; the lowest code wins a tie."""
-    fixed, stillest = [], []
+    """(Fixed factor, code of least relative variance) of every vote; the lowest code wins a tie."""
+    fixed, chosen = [], []
     for factors, cells in batches:
         spread = table[cells].var(axis=1, ddof=1) / variance  # (n, D)
         fixed.append(factors)
-        stillest.append(spread.argmin(axis=1))
-    return np.concatenate(fixed), np.concatenate(stillest)
+        chosen.append(spread.argmin(axis=1))
+    return np.concatenate(fixed), np.concatenate(chosen)
 
 
 def _notes(active: NDArray[np.bool_], dropped: tuple[int, ...], num_varying: int, prune: float) -> tuple[str, ...]:
@@ -176,14 +165,9 @@ def _notes(active: NDArray[np.bool_], dropped: tuple[int, ...], num_varying: int
     return tuple(notes)
 
 
-def _compute(sample: Sample) -> FactorVAEResult:
-    how: dict[str, Any] = {"protocol": sample.protocol, "seed": sample.seed}
-    return factor_vae_score(*sample.grid, **how) if sample.grid else factor_vae_score_rows(*sample.all_rows, **how)
-
-
 METRIC = Metric(
     "factor_vae",
-    _compute,
+    lambda sample: sample.score(factor_vae_score, factor_vae_score_rows),
     {"score": lambda result: (result.score, result.chance)},
     {
         "score": Description(

@@ -7,23 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.errors import require
-from unweave.metrics.information import (
-    as_labels,
-    binned,
-    entropies,
-    informative,
-    mutual_information,
-    neighbour_information,
-)
-from unweave.metrics.inputs import (
-    Protocol,
-    Standardiser,
-    check_codes,
-    check_factors,
-    check_protocol,
-    plural,
-    varying_factors,
-)
+from unweave.metrics.information import binned, entropies, informative, mutual_information, neighbour_information
+from unweave.metrics.inputs import Protocol, Standardiser, as_labels, check_protocol, check_rows, plural
 from unweave.metrics.linear import logistic_regression
 from unweave.metrics.metric import Description, Metric
 
@@ -75,31 +60,29 @@ def infomec(
     """
     check_protocol(protocol)
     require(prune in ("iqr10", "range20"), f"prune is {prune!r}: choose iqr10 or range20")
-    table = check_codes(codes, "codes")
-    labels = as_labels(check_factors(factors, "factors", len(table)))
-    varying, notes = varying_factors(labels, "factors")
-    scale = Standardiser.of(table)
-    scaled = scale(table)
+    table, labels, varying, notes = check_rows(codes, factors)
+    standardise = Standardiser.of(table)
+    scaled = standardise(table)
     free = labels[:, varying]
     values = as_labels(table) if discrete else None
     if values is None:
-        found = neighbour_information(scaled, free, np.random.RandomState(seed))  # (F', D)
+        information = neighbour_information(scaled, free, np.random.RandomState(seed))  # (F', D)
     else:
-        found = mutual_information(values, free).T
+        information = mutual_information(values, free).T
     if protocol == "robust":
-        found[:, scale.constant] = 0
+        information[:, standardise.constant] = 0
     nmi = np.full((labels.shape[1], table.shape[1]), np.nan)
-    nmi[varying] = found / entropies(free)[:, None]
+    nmi[varying] = information / entropies(free)[:, None]
     if protocol == "robust":
         bins = binned(table) if values is None else values
         active, rule = informative(mutual_information(bins, free), bins, free), "no more information than chance"
     else:
-        active, rule = _active(table, prune, discrete) & ~scale.constant, prune
+        active, rule = _active(table, prune, discrete) & ~standardise.constant, prune
     if not active.all():
         notes = (*notes, f"{plural(np.flatnonzero(~active), 'code')} not active: {rule}")
-    modularity, silent = _modularity(nmi[varying][:, active])
-    if silent:
-        notes = (*notes, f"{silent} active codes have no information about any factor: left out of InfoM")
+    modularity, uninformed = _modularity(nmi[varying][:, active])
+    if uninformed:
+        notes = (*notes, f"{uninformed} active codes have no information about any factor: left out of InfoM")
     if varying.sum() == 1:
         notes = (*notes, "one factor varies: InfoM is not defined")
     if active.sum() <= 1:
@@ -138,13 +121,13 @@ def _one_hot(values: NDArray[np.int64]) -> NDArray[np.float64]:
 def _modularity(nmi: NDArray[np.float64]) -> tuple[float, int]:
     """InfoM of (F, A), and how many codes have no information."""
     num_factors, total = len(nmi), nmi.sum(axis=0)
-    telling = total > 0
+    informed = total > 0
     if num_factors == 1:
-        return float("nan"), int((~telling).sum())
-    if not telling.any():
-        return 0.0, int((~telling).sum())
-    part = (nmi.max(axis=0)[telling] / total[telling]).mean()
-    return float((part - 1 / num_factors) / (1 - 1 / num_factors)), int((~telling).sum())
+        return float("nan"), int((~informed).sum())
+    if not informed.any():
+        return 0.0, int((~informed).sum())
+    part = (nmi.max(axis=0)[informed] / total[informed]).mean()
+    return float((part - 1 / num_factors) / (1 - 1 / num_factors)), int((~informed).sum())
 
 
 def _compactness(nmi: NDArray[np.float64]) -> float:

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from unweave.compiled import compiled
 from unweave.errors import require
-from unweave.metrics.inputs import check_codes, check_factors, varying_factors
+from unweave.metrics.inputs import check_rows
 
 NUM_BINS = 20
 NUM_NEIGHBOURS = 10
@@ -19,11 +19,6 @@ JITTER = 1e-10
 
 Table = NDArray[np.float64]
 Labels = NDArray[np.int64]
-
-
-def as_labels(factors: NDArray[np.generic]) -> Labels:
-    """Factors (N, F) of any discrete values as 0, 1, ... in their order."""
-    return np.stack([np.unique(column, return_inverse=True)[1] for column in factors.T], axis=1).astype(np.int64)
 
 
 def binned(codes: Table, num_bins: int = NUM_BINS) -> Labels:
@@ -44,16 +39,16 @@ def mutual_information(first: Labels, second: Labels) -> Table:
     Its bias for independent columns is about (B - 1) (K - 1) / (2 N).
     """
     ours, theirs = entropies(first), entropies(second)
-    found = np.empty((first.shape[1], second.shape[1]))
+    information = np.empty((first.shape[1], second.shape[1]))
     for column, labels in enumerate(second.T):
         size = labels.max() + 1
         for row, bins in enumerate(first.T):
             joint = _entropy(np.bincount(bins * size + labels))
-            found[row, column] = max(ours[row] + theirs[column] - joint, 0.0)
-    return found
+            information[row, column] = max(ours[row] + theirs[column] - joint, 0.0)
+    return information
 
 
-def informative(found: Table, first: Labels, second: Labels, alpha: float = 1e-3) -> NDArray[np.bool_]:
+def informative(information: Table, first: Labels, second: Labels, alpha: float = 1e-3) -> NDArray[np.bool_]:
     """(D,): whether a code has more information about some factor than chance at level `alpha`.
 
     Under independence 2 N I is chi-squared with (B - 1) (K - 1) degrees of freedom, over the bins that are used.
@@ -61,7 +56,8 @@ def informative(found: Table, first: Labels, second: Labels, alpha: float = 1e-3
     used = np.array([len(np.unique(column)) for column in first.T])
     values = np.array([len(np.unique(column)) for column in second.T])
     freedom = np.maximum((used[:, None] - 1) * (values - 1), 1)
-    return np.asarray((2 * len(first) * found > chi2.ppf(1 - alpha / found.shape[1], freedom)).any(axis=1), bool)
+    threshold = chi2.ppf(1 - alpha / information.shape[1], freedom)
+    return np.asarray((2 * len(first) * information > threshold).any(axis=1), bool)
 
 
 def neighbour_information(codes: Table, labels: Labels, rng: np.random.RandomState) -> Table:
@@ -73,12 +69,12 @@ def neighbour_information(codes: Table, labels: Labels, rng: np.random.RandomSta
     spread = codes.std(axis=0)
     scaled = codes / np.where(spread > 0, spread, 1)
     size = np.maximum(1, np.abs(scaled).mean(axis=0))
-    found = np.empty((labels.shape[1], codes.shape[1]))
+    information = np.empty((labels.shape[1], codes.shape[1]))
     for row, values in enumerate(labels.T):
         for column, code in enumerate(scaled.T):
             jittered = code + JITTER * size[column] * rng.standard_normal(len(code))
-            found[row, column] = _ross(jittered, values)
-    return found
+            information[row, column] = _ross(jittered, values)
+    return information
 
 
 def _ross(code: Table, labels: Labels) -> float:
@@ -104,19 +100,19 @@ def _ross(code: Table, labels: Labels) -> float:
 @compiled
 def _distances_to_neighbour(values, k):
     """Distance of each of the sorted values to its k-th nearest other one."""
-    found = np.empty(values.size)
+    distances = np.empty(values.size)
     first = 0  # of the k + 1 values in a row that are nearest to the current one
     for i in range(values.size):
         while first + k + 1 < values.size and values[first + k + 1] - values[i] < values[i] - values[first]:
             first += 1
-        found[i] = max(values[i] - values[first], values[first + k] - values[i])
-    return found
+        distances[i] = max(values[i] - values[first], values[first + k] - values[i])
+    return distances
 
 
 @compiled
 def _num_closer(values, radius):
     """How many of the sorted values, itself among them, are closer to each than its radius."""
-    found = np.empty(values.size)
+    counts = np.empty(values.size)
     for i in range(values.size):
         low, high = 0, i  # the first that is closer, by bisection
         while low < high:
@@ -133,8 +129,8 @@ def _num_closer(values, radius):
                 low = middle + 1
             else:
                 high = middle
-        found[i] = max(low - start, 1)
-    return found
+        counts[i] = max(low - start, 1)
+    return counts
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:
@@ -144,12 +140,10 @@ def _entropy(counts: NDArray[np.int64]) -> float:
 
 def binned_inputs(
     codes: ArrayLike, factors: ArrayLike, num_bins: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_], tuple[str, ...]]:
-    """Checked codes, labels, which factors vary, and notes about those that do not."""
+) -> tuple[Labels, Labels, NDArray[np.bool_], tuple[str, ...]]:
+    """Checked codes in bins, labels, which factors vary, and notes."""
     require(num_bins >= 2, f"num_bins is {num_bins}: must be at least 2")
-    table = check_codes(codes, "codes")
-    labels = as_labels(check_factors(factors, "factors", len(table)))
-    varying, notes = varying_factors(labels, "factors")
+    table, labels, varying, notes = check_rows(codes, factors)
     if len(table) < num_bins:
         notes = (*notes, f"{len(table)} rows are fewer than {num_bins} bins: information is mostly bias")
-    return table, labels, varying, notes
+    return binned(table, num_bins), labels, varying, notes

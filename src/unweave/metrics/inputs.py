@@ -55,8 +55,11 @@ def check_factors(factors: ArrayLike, name: str, num_rows: int) -> NDArray[np.ge
 
 def check_pair(
     codes_train: ArrayLike, factors_train: ArrayLike, codes_test: ArrayLike, factors_test: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.generic], NDArray[np.float64], NDArray[np.generic]]:
-    """Codes and discrete factors of training and test rows. Raises `UserError` where they do not match."""
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Codes of training and test rows, and their factors as 0, 1, ... in the order of the values of both.
+
+    Raises `UserError` where they do not match.
+    """
     train, test = check_codes(codes_train, "codes_train"), check_codes(codes_test, "codes_test")
     labels = check_factors(factors_train, "factors_train", len(train))
     labels_test = check_factors(factors_test, "factors_test", len(test))
@@ -66,7 +69,26 @@ def check_pair(
     require(ours == theirs, f"factors_train has {ours} columns, factors_test {theirs}: give both the same factors")
     same_kind = (labels.dtype.kind in "US") == (labels_test.dtype.kind in "US")
     require(same_kind, f"factors_train is {labels.dtype}, factors_test {labels_test.dtype}: give both the same type")
-    return train, labels, test, labels_test
+    both = as_labels(np.concatenate([labels, labels_test]))
+    return train, both[: len(train)], test, both[len(train) :]
+
+
+def check_rows(
+    codes: ArrayLike, factors: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_], tuple[str, ...]]:
+    """Codes (N, D), factors (N, F) as 0, 1, ... in their order, which of them vary, and a note about the others.
+
+    Raises `UserError`, naming the column, for codes that are not finite, factors that are not discrete, and where no
+    factor varies.
+    """
+    table = check_codes(codes, "codes")
+    labels = as_labels(check_factors(factors, "factors", len(table)))
+    return table, labels, *varying_factors(labels, "factors")
+
+
+def as_labels(factors: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Factors (N, F) of any discrete values as 0, 1, ... in their order."""
+    return np.stack([np.unique(column, return_inverse=True)[1] for column in factors.T], axis=1).astype(np.int64)
 
 
 def varying_factors(factors: NDArray[np.generic], name: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
@@ -142,7 +164,7 @@ def one_number_per_unit(codes: ArrayLike) -> NDArray[np.float64]:
         return check_codes(array, "codes")
     require(array.dtype.kind in "biuf", f"codes has dtype {array.dtype}: should be real numbers")
     require(array.size > 0, f"codes has shape {array.shape}: needs at least one row, unit and number")
-    found = np.empty(array.shape[:2])
+    components = np.empty(array.shape[:2])
     for unit in range(array.shape[1]):  # one at a time: all of them in float64 may not fit into memory
         vectors = array[:, unit].astype(np.float64)  # (N, dim)
         vectors -= vectors.mean(axis=0)
@@ -150,8 +172,8 @@ def one_number_per_unit(codes: ArrayLike) -> NDArray[np.float64]:
         if not np.isfinite(covariance).all():
             check_codes(array[:, unit], f"codes of unit {unit}")
         first = np.linalg.eigh(covariance).eigenvectors[:, -1]
-        found[:, unit] = vectors @ (first * np.sign(first[np.abs(first).argmax()]))
-    return found
+        components[:, unit] = vectors @ (first * np.sign(first[np.abs(first).argmax()]))
+    return components
 
 
 def classes(factors: ArrayLike, num_rows: int) -> tuple[NDArray[np.generic], tuple[str, ...]]:

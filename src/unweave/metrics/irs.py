@@ -1,20 +1,11 @@
-"""IRS (Suter et al. 2019): does a code stay where it is when factors other than its own are changed?"""
+"""IRS (Suter et al. 2019): does a code stay constant when factors other than its own change?"""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.metrics.information import as_labels
-from unweave.metrics.inputs import (
-    Protocol,
-    Standardiser,
-    check_codes,
-    check_factors,
-    check_protocol,
-    plural,
-    varying_factors,
-)
+from unweave.metrics.inputs import Protocol, Standardiser, check_protocol, check_rows, plural
 from unweave.metrics.metric import Description, Metric, only
 
 QUANTILE = 0.99
@@ -47,10 +38,8 @@ def irs(
     `robust` takes away by standardising them. Raises `UserError`, naming the column, for codes that are not finite,
     factors that are not discrete, and where no factor varies.
     """
-    table = check_codes(codes, "codes")
-    labels = as_labels(check_factors(factors, "factors", len(table)))
-    varying, notes = varying_factors(labels, "factors")
     check_protocol(protocol)
+    table, labels, varying, notes = check_rows(codes, factors)
     if protocol == "robust":
         table = Standardiser.of(table)(table)
     largest = np.abs(table - table.mean(axis=0)).max(axis=0)

@@ -64,11 +64,12 @@ class Sample:
     seed: int
     _results: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def all_rows(self) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
-        """Codes and factors of training and test rows together."""
+    def score(self, of_grid: Callable[..., Any], of_rows: Callable[..., Any]) -> Any:
+        """The result of a score that has a function for grids and one for rows, which takes all rows together."""
         codes, factors, codes_test, factors_test = self.rows
-        return np.concatenate([codes, codes_test]), np.concatenate([factors, factors_test])
+        rows = np.concatenate([codes, codes_test]), np.concatenate([factors, factors_test])
+        function, inputs = (of_grid, self.grid) if self.grid else (of_rows, rows)
+        return function(*inputs, protocol=self.protocol, seed=self.seed)
 
     def result(self, metric: Metric) -> Any:
         """The result of a score."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.metrics.information import NUM_BINS, binned, binned_inputs, entropies, mutual_information
+from unweave.metrics.information import NUM_BINS, binned_inputs, entropies, mutual_information
 from unweave.metrics.metric import Description, Metric, only
 
 
@@ -31,17 +31,17 @@ def mig(codes: ArrayLike, factors: ArrayLike, *, num_bins: int = NUM_BINS) -> MI
     Raises `UserError`, naming the column, for codes that are not finite and factors that are not discrete, and where
     no factor varies.
     """
-    table, labels, varying, notes = binned_inputs(codes, factors, num_bins)
-    found = mutual_information(binned(table, num_bins), labels)
+    bins, labels, varying, notes = binned_inputs(codes, factors, num_bins)
+    information = mutual_information(bins, labels)
     entropy = entropies(labels)
-    order = -np.sort(-found, axis=0)  # (D, F), largest first
+    order = -np.sort(-information, axis=0)  # (D, F), largest first
     second = order[1] if len(order) > 1 else np.zeros(labels.shape[1])
     with np.errstate(invalid="ignore"):
         gaps = np.where(varying, (order[0] - second) / entropy, np.nan)
-    if table.shape[1] == 1:
+    if len(information) == 1:
         notes = (*notes, "one code: the second best counts as 0")
     dropped = tuple(np.flatnonzero(~varying).tolist())
-    return MIGResult(float(np.clip(gaps[varying].mean(), 0, 1)), gaps, found, entropy, dropped, notes)
+    return MIGResult(float(np.clip(gaps[varying].mean(), 0, 1)), gaps, information, entropy, dropped, notes)
 
 
 METRIC = Metric(

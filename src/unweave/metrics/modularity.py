@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unweave.metrics.information import NUM_BINS, binned, binned_inputs, informative, mutual_information
+from unweave.metrics.information import NUM_BINS, binned_inputs, informative, mutual_information
 from unweave.metrics.inputs import Protocol, check_protocol, plural
 from unweave.metrics.metric import Description, Metric, only
 
@@ -35,25 +35,24 @@ def modularity(
     `robust` over those with more information about a factor than chance. Raises `UserError` as `mig` does.
     """
     check_protocol(protocol)
-    table, labels, varying, notes = binned_inputs(codes, factors, num_bins)
-    bins = binned(table, num_bins)
-    found = mutual_information(bins, labels)
-    squared = found[:, varying] ** 2
+    bins, labels, varying, notes = binned_inputs(codes, factors, num_bins)
+    information = mutual_information(bins, labels)
+    squared = information[:, varying] ** 2
     best = squared.max(axis=1)
     num_varying = int(varying.sum())
-    counted = np.ones(len(found), bool)
+    counted = np.ones(len(information), bool)
     if protocol == "robust":
-        counted = informative(found[:, varying], bins, labels[:, varying])
+        counted = informative(information[:, varying], bins, labels[:, varying])
         if not counted.all():
             notes = (*notes, f"{plural(np.flatnonzero(~counted), 'code')} left out: no more information than chance")
     if num_varying == 1:
-        per_code = np.full(len(found), np.nan)
+        per_code = np.full(len(information), np.nan)
         notes = (*notes, "one factor varies: modularity is not defined")
     else:
         rest = (squared.sum(axis=1) - best) / np.where(best > 0, best * (num_varying - 1), 1)
         per_code = np.where(best > 0, 1 - rest, 0.0)
     score = float(per_code[counted].mean()) if counted.any() else 0.0
-    return ModularityResult(score, per_code, found, counted, tuple(np.flatnonzero(~varying).tolist()), notes)
+    return ModularityResult(score, per_code, information, counted, tuple(np.flatnonzero(~varying).tolist()), notes)
 
 
 METRIC = Metric(

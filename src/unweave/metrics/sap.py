@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unweave.errors import require
-from unweave.metrics.information import as_labels
 from unweave.metrics.inputs import Protocol, Standardiser, check_codes, check_pair, check_protocol, varying_factors
 from unweave.metrics.linear import support_vector_machine
 from unweave.metrics.metric import Description, Metric, only
@@ -42,12 +41,10 @@ def sap(
     """
     check_protocol(protocol)
     train, labels, test, labels_test = check_pair(codes_train, factors_train, codes_test, factors_test)
-    both = as_labels(np.concatenate([labels, labels_test]))
-    labels, labels_test = both[: len(labels)], both[len(labels) :]
     varying, notes = varying_factors(labels, "factors_train")
     if protocol == "robust":
-        scale = Standardiser.of(train)
-        train, test = scale(train), scale(test)
+        standardise = Standardiser.of(train)
+        train, test = standardise(train), standardise(test)
     matrix = np.full((train.shape[1], labels.shape[1]), np.nan)
     options = {"C": 0.01, "class_weight": "balanced", "dual": "auto", "random_state": 0}
     for factor in np.flatnonzero(varying):

@@ -75,7 +75,6 @@ ROWS = (
 )
 """The scores of one representation, in the order of tables. UDR compares several and stands alone."""
 TABLE = {metric.name: metric for metric in ROWS}
-KNOWN = tuple(TABLE)
 METRICS = tuple(metric.name for metric in ROWS if metric.by_default)
 """Those that are computed unless others are named: TAD needs binary factors, `downstream` takes a while more."""
 
@@ -127,7 +126,9 @@ def score_rows(
     """
     table = _prepared(codes, metrics, protocol, vectors)
     labels, notes = classes(factors, len(table))
-    return _score_split(table, labels, *_split(len(table), seed, test), metrics, protocol, seed, notes)
+    train, tested = _split(len(table), seed, test)
+    rows = table[train], labels[train], table[tested], labels[tested]
+    return _score(Sample(rows, None, protocol, seed), metrics, notes)
 
 
 def intervals(
@@ -157,13 +158,13 @@ def intervals(
     rng = np.random.default_rng(seed)
     values: dict[tuple[str, str], list[float]] = {}
     for _ in range(num):
-        drawn = rng.choice(train, len(train)), rng.choice(tested, len(tested))
-        result = _score_split(table, labels, *drawn, metrics, protocol, seed, notes)
-        for score in result.scores:
+        first, second = rng.choice(train, len(train)), rng.choice(tested, len(tested))
+        rows = table[first], labels[first], table[second], labels[second]
+        for score in _score(Sample(rows, None, protocol, seed), metrics, notes).scores:
             values.setdefault((score.metric, score.name), []).append(score.value)
     tails = [(1 - level) / 2, (1 + level) / 2]
-    found = {key: np.quantile(drawn, tails) for key, drawn in values.items()}
-    return {key: (float(low), float(high)) for key, (low, high) in found.items()}
+    bounds = {key: np.quantile(drawn, tails) for key, drawn in values.items()}
+    return {key: (float(low), float(high)) for key, (low, high) in bounds.items()}
 
 
 def _split(num_rows: int, seed: int, test: ArrayLike | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -183,26 +184,11 @@ def _split(num_rows: int, seed: int, test: ArrayLike | None) -> tuple[NDArray[np
     return order[~tested[order]][:OFFICIAL_TRAIN], order[tested[order]][:OFFICIAL_TEST]
 
 
-def _score_split(
-    table: NDArray[np.float64],
-    labels: NDArray[np.generic],
-    train: NDArray[np.int64],
-    test: NDArray[np.int64],
-    metrics: Sequence[str],
-    protocol: Protocol,
-    seed: int,
-    notes: tuple[str, ...],
-) -> SuiteResult:
-    """Scores the rows `train` and `test`; votes are taken from both together."""
-    rows = table[train], labels[train], table[test], labels[test]
-    return _score(Sample(rows, None, protocol, seed), metrics, notes)
-
-
 def check_metrics(metrics: Sequence[str]) -> None:
     """Raises `UserError` for a name that is no metric."""
-    unknown = [name for name in metrics if name not in KNOWN]
-    require(not unknown, f"metrics has {unknown}: choose from {', '.join(KNOWN)}")
-    require(len(metrics) > 0, f"metrics is empty: choose from {', '.join(KNOWN)}")
+    unknown = [name for name in metrics if name not in TABLE]
+    require(not unknown, f"metrics has {unknown}: choose from {', '.join(TABLE)}")
+    require(len(metrics) > 0, f"metrics is empty: choose from {', '.join(TABLE)}")
 
 
 def summarise(results: Sequence[SuiteResult]) -> list[tuple[Score, float]]:

@@ -58,13 +58,10 @@ def tad(
         for code in np.flatnonzero(moving):
             auroc[attribute, code] = _area(table[:, code], truth[:, attribute], method, steps)
     shared = np.full(truth.shape[1], np.nan)
-    if varying.sum() > 1:
-        labels = truth[:, varying].astype(np.int64)
-        found = mutual_information(labels, labels)
-        np.fill_diagonal(found, 0)
-        shared[varying] = found.max(axis=1) / entropies(labels)
-    elif varying.sum() == 1:
-        shared[varying] = 0.0
+    labels = truth[:, varying].astype(np.int64)
+    information = mutual_information(labels, labels)
+    np.fill_diagonal(information, 0)
+    shared[varying] = information.max(axis=1) / entropies(labels)
     ordered = -np.sort(-auroc, axis=1)
     gap = ordered[:, 0] - (ordered[:, 1] if ordered.shape[1] > 1 else 0.5)
     captured = varying & (ordered[:, 0] >= LEAST_AUROC) & (np.nan_to_num(shared, nan=1.0) <= MOST_SHARED)
@@ -97,9 +94,9 @@ def _area(code: NDArray[np.float64], truth: NDArray[np.bool_], method: str, step
     return max(_riemann(above, truth), _riemann(~above, truth))
 
 
-def _riemann(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+def _riemann(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Right Riemann sum over sorted rates, as published."""
-    false, true = np.sort(said[~truth].mean(axis=0)), np.sort(said[truth].mean(axis=0))
+    false, true = np.sort(predicted[~truth].mean(axis=0)), np.sort(predicted[truth].mean(axis=0))
     return float((true[1:] * np.diff(false)).sum())
 
 

@@ -23,8 +23,8 @@ from unweave.explore import (
     traverse,
     unit_range,
 )
-from unweave.metrics.information import as_labels, binned, mutual_information
-from unweave.metrics.inputs import classes
+from unweave.metrics.information import binned, mutual_information
+from unweave.metrics.inputs import as_labels, classes
 from unweave.models.base import Codes, UnitModel, find_device
 from unweave.models.folder import home, load, read_results
 from unweave.record import Display, log
